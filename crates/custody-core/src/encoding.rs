@@ -1,0 +1,70 @@
+//! Hexadecimal and base64 in their canonical forms.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
+
+use crate::{Code, Refusal};
+
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().map_or('0', char::from);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+/// Bytes from lower-case hexadecimal; nothing else is read.
+pub fn hex_decode(text: &str) -> Option<Vec<u8>> {
+    let nibble = |c: u8| match c {
+        b'0'..=b'9' => Some(c & 15),
+        b'a'..=b'f' => c.checked_sub(b'a' - 10),
+        _ => None,
+    };
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    let bytes = pairs.iter().map(|[high, low]| Some(nibble(*high)? << 4 | nibble(*low)?)).collect();
+    if rest.is_empty() { bytes } else { None }
+}
+
+/// Standard base64 with padding.
+pub fn base64(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
+}
+
+/// Unpadded URL-safe base64, as WebAuthn writes challenges.
+pub fn base64url(bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// Reads base64 with padding in the standard or the URL-safe alphabet, as DSSE demands; one text
+/// has one meaning, so blanks, missing padding and loose bits are refused.
+pub fn base64_decode(text: &str) -> Result<Vec<u8>, Refusal> {
+    let engine = if text.contains(['-', '_']) { &URL_SAFE } else { &STANDARD };
+    engine.decode(text).map_err(|error| {
+        Refusal::new(Code::ParseBase64Invalid, "", "canonical base64 with padding", alloc::format!("{error}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn encodings_are_read_back(bytes: Vec<u8>) {
+            prop_assert_eq!(hex_decode(&hex(&bytes)).unwrap(), bytes.clone());
+            prop_assert_eq!(base64_decode(&base64(&bytes)).unwrap(), bytes);
+        }
+    }
+
+    #[test]
+    fn loose_base64_is_refused() {
+        assert_eq!(base64_decode("-_-_").unwrap(), [0xfb, 0xff, 0xbf]);
+        for bad in ["QQ", "QR==", "QQ==\n", " QQ==", "Q Q=", "+_+_"] {
+            assert_eq!(base64_decode(bad).unwrap_err().code, Code::ParseBase64Invalid, "{bad}");
+        }
+    }
+}

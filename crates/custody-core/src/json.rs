@@ -1,0 +1,544 @@
+//! Strict JSON: one document, no member twice at any depth, whole numbers only, within limits.
+//!
+//! serde_json reads the text; this module adds the rules that it leaves open and the typed access
+//! that our closed documents need. Writing keeps the order of members, so that people read
+//! statements in the order in which they were meant.
+
+use alloc::borrow::{Cow, ToOwned};
+use alloc::collections::BTreeSet;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec;
+use alloc::vec::Vec;
+use core::cell::RefCell;
+use core::fmt;
+use core::str::FromStr;
+
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use crate::limits::{DEPTH, MEMBERS, STRING_BYTES, VALUES};
+use crate::{Code, Refusal};
+
+/// A JSON value. Numbers are whole; members keep their order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value<'a> {
+    /// `null`
+    Null,
+    /// `true` or `false`
+    Bool(bool),
+    /// A whole number from 0 to 2^64 - 1.
+    Integer(u64),
+    /// Text.
+    String(Cow<'a, str>),
+    /// A list.
+    Array(Vec<Self>),
+    /// An object, without any member twice.
+    Object(Vec<(Cow<'a, str>, Self)>),
+}
+
+/// Reads one document of at most `max_bytes`. Strings may be as long as `max_string`.
+pub fn parse(bytes: &[u8], max_bytes: usize, max_string: usize) -> Result<Value<'_>, Refusal> {
+    if bytes.len() > max_bytes {
+        let (limit, found) = (format!("at most {max_bytes} bytes"), format!("{} bytes", bytes.len()));
+        return Err(Refusal::new(Code::ParseSizeExceeded, "", limit, found));
+    }
+    let text = core::str::from_utf8(bytes)
+        .map_err(|error| Refusal::new(Code::ParseUnicodeInvalid, "", "UTF-8", error.to_string()))?;
+    if text.starts_with('\u{feff}') {
+        return Err(Refusal::new(Code::ParseUnicodeInvalid, "", "text without byte order mark", "a byte order mark"));
+    }
+    let state = State { first: RefCell::new(None), values: RefCell::new(0), max_string };
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let value = Seed { state: &state, depth: 0 }.deserialize(&mut deserializer).map_err(|error| {
+        state.first.take().unwrap_or_else(|| syntax(&error))
+    })?;
+    deserializer.end().map_err(|error| {
+        Refusal::new(Code::ParseTrailingData, "", "the end of the document", error.to_string())
+    })?;
+    Ok(value)
+}
+
+fn syntax(error: &serde_json::Error) -> Refusal {
+    let found = error.to_string();
+    let code = if ["surrogate", "hex escape", "unicode code point"].iter().any(|word| found.contains(word)) {
+        Code::ParseUnicodeInvalid
+    } else if found.contains("number out of range") {
+        Code::ParseNumberUnsafe
+    } else {
+        Code::ParseJsonInvalid
+    };
+    Refusal::new(code, "", "JSON", found)
+}
+
+struct State {
+    first: RefCell<Option<Refusal>>,
+    values: RefCell<usize>,
+    max_string: usize,
+}
+
+impl State {
+    fn fail<E: serde::de::Error>(&self, code: Code, expected: impl Into<String>, found: impl Into<String>) -> E {
+        self.first.borrow_mut().get_or_insert(Refusal::new(code, "", expected, found));
+        E::custom("refused")
+    }
+
+    fn check_string<E: serde::de::Error>(&self, text: &str) -> Result<(), E> {
+        if text.len() <= self.max_string {
+            return Ok(());
+        }
+        Err(self.fail(Code::ParseSizeExceeded, format!("strings of at most {} bytes", self.max_string), format!("{} bytes", text.len())))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Seed<'s> {
+    state: &'s State,
+    depth: usize,
+}
+
+impl<'s> Seed<'s> {
+    fn deeper<E: serde::de::Error>(self) -> Result<Self, E> {
+        if self.depth >= DEPTH {
+            return Err(self.state.fail(Code::ParseDepthExceeded, format!("at most {DEPTH} levels"), "more"));
+        }
+        Ok(Self { depth: self.depth.saturating_add(1), ..self })
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Seed<'_> {
+    type Value = Value<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value<'de>, D::Error> {
+        let mut values = self.state.values.borrow_mut();
+        *values = values.saturating_add(1);
+        if *values > VALUES {
+            return Err(self.state.fail(Code::ParseCountExceeded, format!("at most {VALUES} values"), "more"));
+        }
+        drop(values);
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Seed<'_> {
+    type Value = Value<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value<'de>, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value<'de>, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value<'de>, E> {
+        Ok(Value::Integer(value))
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Value<'de>, E> {
+        Err(self.state.fail(Code::ParseNumberUnsafe, "a whole number from 0 to 2^64 - 1", value.to_string()))
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value<'de>, E> {
+        Err(self.state.fail(Code::ParseNumberUnsafe, "a whole number from 0 to 2^64 - 1", value.to_string()))
+    }
+
+    fn visit_borrowed_str<E: serde::de::Error>(self, text: &'de str) -> Result<Value<'de>, E> {
+        self.state.check_string(text)?;
+        Ok(Value::String(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Value<'de>, E> {
+        self.state.check_string(text)?;
+        Ok(Value::String(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value<'de>, A::Error> {
+        let seed = self.deeper()?;
+        let mut items = Vec::new();
+        while let Some(item) = seq.next_element_seed(seed)? {
+            items.push(item);
+            if items.len() > MEMBERS {
+                return Err(self.state.fail(Code::ParseCountExceeded, format!("at most {MEMBERS} entries"), "more"));
+            }
+        }
+        Ok(Value::Array(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value<'de>, A::Error> {
+        let seed = self.deeper()?;
+        let mut names: BTreeSet<Cow<'de, str>> = BTreeSet::new();
+        let mut members = Vec::new();
+        while let Some(key) = map.next_key_seed(seed)? {
+            let Value::String(name) = key else { return Err(A::Error::custom("a name")) };
+            if !names.insert(name.clone()) {
+                return Err(self.state.fail(Code::ParseDuplicateKey, "each member once", format!("{name:?} twice")));
+            }
+            if members.len() >= MEMBERS {
+                return Err(self.state.fail(Code::ParseCountExceeded, format!("at most {MEMBERS} members"), "more"));
+            }
+            members.push((name, map.next_value_seed(seed)?));
+        }
+        Ok(Value::Object(members))
+    }
+}
+
+impl Serialize for Value<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Null => serializer.serialize_unit(),
+            Self::Bool(value) => serializer.serialize_bool(*value),
+            Self::Integer(value) => serializer.serialize_u64(*value),
+            Self::String(text) => serializer.serialize_str(text),
+            Self::Array(items) => serializer.collect_seq(items),
+            Self::Object(members) => {
+                let mut map = serializer.serialize_map(Some(members.len()))?;
+                for (name, value) in members {
+                    map.serialize_entry(name, value)?;
+                }
+                map.end()
+            }
+        }
+    }
+}
+
+impl<'a> Value<'a> {
+    /// The document on one line.
+    pub fn to_line(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// The document indented by two blanks, as people read it, ending without a line feed.
+    pub fn to_pretty(&self) -> String {
+        serde_json::to_string_pretty(self).unwrap_or_default()
+    }
+
+    /// An object from its members, in this order.
+    pub fn object<const N: usize>(members: [(&'static str, Self); N]) -> Self {
+        Self::Object(members.into_iter().map(|(name, value)| (Cow::Borrowed(name), value)).collect())
+    }
+
+    /// A list.
+    pub fn list(items: impl IntoIterator<Item = Self>) -> Self {
+        Self::Array(items.into_iter().collect())
+    }
+
+    /// Text from anything that can be shown.
+    pub fn text(value: impl ToString) -> Self {
+        Self::String(Cow::Owned(value.to_string()))
+    }
+
+    /// This object with one more member at its end; anything else stays as it is.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: Option<Self>) -> Self {
+        if let (Self::Object(members), Some(value)) = (&mut self, value) {
+            members.push((Cow::Borrowed(name), value));
+        }
+        self
+    }
+
+    /// The text, where this is text.
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The member of this name, where this is an object that has it.
+    pub fn get(&self, name: &str) -> Option<&Self> {
+        match self {
+            Self::Object(members) => members.iter().find(|(key, _)| key == name).map(|(_, value)| value),
+            _ => None,
+        }
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Bool(_) => "a truth value",
+            Self::Integer(_) => "a number",
+            Self::String(_) => "text",
+            Self::Array(_) => "a list",
+            Self::Object(_) => "an object",
+        }
+    }
+
+    fn mismatch(&self, at: &str, expected: &str) -> Refusal {
+        Refusal::new(Code::ParseFieldType, at, expected, self.kind())
+    }
+
+    /// The text at this place of a document; refuses control characters.
+    pub fn into_text(self, at: &str) -> Result<String, Refusal> {
+        let Self::String(text) = self else { return Err(self.mismatch(at, "text")) };
+        if text.len() > STRING_BYTES {
+            return Err(Refusal::new(Code::ParseSizeExceeded, at, format!("at most {STRING_BYTES} bytes"), format!("{} bytes", text.len())));
+        }
+        let hidden = |c: &char| {
+            (c.is_control() && !matches!(c, '\n' | '\t'))
+                || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+        };
+        match text.chars().find(hidden) {
+            Some(c) => Err(Refusal::new(Code::ParseUnicodeInvalid, at, "text without control characters", c.escape_unicode().to_string())),
+            None => Ok(text.into_owned()),
+        }
+    }
+
+    /// The list at this place of a document.
+    pub fn into_list(self, at: &str) -> Result<Vec<Self>, Refusal> {
+        match self {
+            Self::Array(items) => Ok(items),
+            other => Err(other.mismatch(at, "a list")),
+        }
+    }
+
+    /// The truth value at this place of a document.
+    pub fn into_bool(self, at: &str) -> Result<bool, Refusal> {
+        match self {
+            Self::Bool(value) => Ok(value),
+            other => Err(other.mismatch(at, "true or false")),
+        }
+    }
+
+    /// The number at this place of a document.
+    pub fn into_integer(self, at: &str) -> Result<u64, Refusal> {
+        match self {
+            Self::Integer(value) => Ok(value),
+            other => Err(other.mismatch(at, "a whole number")),
+        }
+    }
+
+    /// The object at this place of a document, to be taken apart member by member.
+    pub fn into_object(self, at: impl Into<String>) -> Result<Object<'a>, Refusal> {
+        let at = at.into();
+        match self {
+            Self::Object(members) => Ok(Object { at, members }),
+            other => Err(other.mismatch(&at, "an object")),
+        }
+    }
+}
+
+/// An object being taken apart. [`finish`](Self::finish) refuses whatever nobody asked for.
+#[derive(Debug)]
+pub struct Object<'a> {
+    at: String,
+    members: Vec<(Cow<'a, str>, Value<'a>)>,
+}
+
+impl<'a> Object<'a> {
+    /// The place of a member, for messages.
+    pub fn place(&self, name: &str) -> String {
+        if self.at.is_empty() { name.to_owned() } else { format!("{}.{name}", self.at) }
+    }
+
+    /// Takes a member that may be absent. `null` is not absence.
+    pub fn optional(&mut self, name: &str) -> Option<Value<'a>> {
+        let index = self.members.iter().position(|(key, _)| key == name)?;
+        Some(self.members.remove(index).1)
+    }
+
+    /// Takes a member that must be there.
+    pub fn required(&mut self, name: &str) -> Result<Value<'a>, Refusal> {
+        self.optional(name)
+            .ok_or_else(|| Refusal::new(Code::ParseFieldMissing, self.place(name), "this member", "nothing"))
+    }
+
+    /// Takes required text.
+    pub fn text(&mut self, name: &str) -> Result<String, Refusal> {
+        self.required(name)?.into_text(&self.place(name))
+    }
+
+    /// Takes text that may be absent.
+    pub fn optional_text(&mut self, name: &str) -> Result<Option<String>, Refusal> {
+        let at = self.place(name);
+        self.optional(name).map(|value| value.into_text(&at)).transpose()
+    }
+
+    /// Takes required text and reads it as a `T`.
+    pub fn parsed<T: FromStr<Err = Refusal>>(&mut self, name: &str) -> Result<T, Refusal> {
+        let at = self.place(name);
+        self.text(name)?.parse().map_err(|refusal: Refusal| refusal.within(&at))
+    }
+
+    /// Takes text that may be absent and reads it as a `T`.
+    pub fn optional_parsed<T: FromStr<Err = Refusal>>(&mut self, name: &str) -> Result<Option<T>, Refusal> {
+        let at = self.place(name);
+        let parse = |text: String| text.parse().map_err(|refusal: Refusal| refusal.within(&at));
+        self.optional_text(name)?.map(parse).transpose()
+    }
+
+    /// Takes a required list.
+    pub fn list(&mut self, name: &str) -> Result<Vec<Value<'a>>, Refusal> {
+        self.required(name)?.into_list(&self.place(name))
+    }
+
+    /// Takes a required list and reads each entry; the reader is told the entry's place.
+    pub fn each<T>(
+        &mut self,
+        name: &str,
+        mut read: impl FnMut(Value<'a>, &str) -> Result<T, Refusal>,
+    ) -> Result<Vec<T>, Refusal> {
+        let at = self.place(name);
+        let items = self.list(name)?;
+        items.into_iter().enumerate().map(|(i, item)| read(item, &format!("{at}[{i}]"))).collect()
+    }
+
+    /// Takes a required object whose values are text.
+    pub fn map(&mut self, name: &str) -> Result<Vec<(String, String)>, Refusal> {
+        let at = self.place(name);
+        let object = self.object(name)?;
+        object
+            .members
+            .into_iter()
+            .map(|(key, value)| {
+                let place = format!("{at}.{key}");
+                Ok((Value::String(key).into_text(&place)?, value.into_text(&place)?))
+            })
+            .collect()
+    }
+
+    /// Takes a required object.
+    pub fn object(&mut self, name: &str) -> Result<Self, Refusal> {
+        self.required(name)?.into_object(self.place(name))
+    }
+
+    /// Takes a required truth value.
+    pub fn boolean(&mut self, name: &str) -> Result<bool, Refusal> {
+        self.required(name)?.into_bool(&self.place(name))
+    }
+
+    /// Takes a required number.
+    pub fn integer(&mut self, name: &str) -> Result<u64, Refusal> {
+        self.required(name)?.into_integer(&self.place(name))
+    }
+
+    /// What is left of the object.
+    pub fn rest(self) -> Vec<(Cow<'a, str>, Value<'a>)> {
+        self.members
+    }
+
+    /// Ends a closed object: a member that nobody asked for is refused.
+    pub fn finish(self) -> Result<(), Refusal> {
+        match self.members.first() {
+            None => Ok(()),
+            Some((name, _)) => {
+                let at = self.place(name);
+                Err(Refusal::new(Code::ParseUnknownField, at, "only members that are defined", format!("{name:?}")))
+            }
+        }
+    }
+}
+
+/// An object of text values, in this order.
+pub fn text_map<'m>(entries: impl IntoIterator<Item = (&'m String, &'m String)>) -> Value<'static> {
+    let member = |(name, value): (&String, &String)| (Cow::Owned(name.clone()), Value::text(value));
+    Value::Object(entries.into_iter().map(member).collect())
+}
+
+/// A list of texts.
+pub fn text_list<T: ToString>(items: impl IntoIterator<Item = T>) -> Value<'static> {
+    let mut list = vec![];
+    list.extend(items.into_iter().map(Value::text));
+    Value::Array(list)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn code(text: &[u8]) -> Code {
+        parse(text, 1 << 20, 1 << 16).unwrap_err().code
+    }
+
+    #[test]
+    fn faults_have_their_codes() {
+        let deep = "[".repeat(100_000);
+        let long = format!("\"{}\"", "x".repeat(70_000));
+        let flood = format!("[{}0]", "0,".repeat(MEMBERS));
+        let cases: [(&[u8], Code); 22] = [
+            (b"", Code::ParseJsonInvalid),
+            (b"{", Code::ParseJsonInvalid),
+            (b"{'a':1}", Code::ParseJsonInvalid),
+            (b"{\"a\":1,\"a\":2}", Code::ParseDuplicateKey),
+            (b"{\"x\":[{\"a\":1,\"\\u0061\":2}]}", Code::ParseDuplicateKey),
+            (b"{}{}", Code::ParseTrailingData),
+            (b"{} // x", Code::ParseTrailingData),
+            (b"{}\0", Code::ParseTrailingData),
+            (b"\xef\xbb\xbf{}", Code::ParseUnicodeInvalid),
+            (b"\xff\xfe{\0}\0", Code::ParseUnicodeInvalid),
+            (b"\"\xc0\xaf\"", Code::ParseUnicodeInvalid),
+            (b"\"\\ud800\"", Code::ParseUnicodeInvalid),
+            (b"1.0", Code::ParseNumberUnsafe),
+            (b"1e3", Code::ParseNumberUnsafe),
+            (b"-0", Code::ParseNumberUnsafe),
+            (b"-1", Code::ParseNumberUnsafe),
+            (b"18446744073709551616", Code::ParseNumberUnsafe),
+            (b"1E400", Code::ParseNumberUnsafe),
+            (deep.as_bytes(), Code::ParseDepthExceeded),
+            (long.as_bytes(), Code::ParseSizeExceeded),
+            (flood.as_bytes(), Code::ParseCountExceeded),
+            (&[b' '; (1 << 20) + 1], Code::ParseSizeExceeded),
+        ];
+        for (text, expected) in cases {
+            let shown = String::from_utf8_lossy(&text[..text.len().min(60)]);
+            assert_eq!(code(text), expected, "{shown}");
+        }
+    }
+
+    #[test]
+    fn large_numbers_stay_exact() {
+        assert_eq!(parse(b"18446744073709551615", 99, 99).unwrap(), Value::Integer(u64::MAX));
+        assert_eq!(parse(b"9007199254740993", 99, 99).unwrap(), Value::Integer(9_007_199_254_740_993));
+    }
+
+    #[test]
+    fn wrong_types_are_refused() {
+        let read = |text: &'static str| parse(text.as_bytes(), 99, 99).unwrap().into_object("x");
+        assert_eq!(read("[1]").unwrap_err().code, Code::ParseFieldType);
+        assert_eq!(read("null").unwrap_err().code, Code::ParseFieldType);
+        assert_eq!(read("{\"a\":null}").unwrap().list("a").unwrap_err().code, Code::ParseFieldType);
+        assert_eq!(read("{\"a\":{}}").unwrap().list("a").unwrap_err().code, Code::ParseFieldType);
+        assert_eq!(read("{\"a\":\"2\"}").unwrap().integer("a").unwrap_err().code, Code::ParseFieldType);
+        assert_eq!(read("{\"a\":\"false\"}").unwrap().boolean("a").unwrap_err().code, Code::ParseFieldType);
+        assert_eq!(read("{}").unwrap().text("a").unwrap_err().code, Code::ParseFieldMissing);
+        assert_eq!(read("{\"A\":1}").unwrap().finish().unwrap_err().code, Code::ParseUnknownField);
+        for hidden in ["{\"a\":\"\\u0000\"}", "{\"a\":\"\\u001b[31m\"}", "{\"a\":\"\\u2028\"}", "{\"a\":\"\\u202e\"}"] {
+            assert_eq!(read(hidden).unwrap().text("a").unwrap_err().code, Code::ParseUnicodeInvalid, "{hidden}");
+        }
+    }
+
+    fn any_value() -> impl Strategy<Value = Value<'static>> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::Bool),
+            any::<u64>().prop_map(Value::Integer),
+            any::<String>().prop_map(Value::text),
+        ];
+        leaf.prop_recursive(4, 40, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::Array),
+                prop::collection::btree_map(any::<String>(), inner, 0..6)
+                    .prop_map(|map| Value::Object(map.into_iter().map(|(k, v)| (Cow::Owned(k), v)).collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(value in any_value()) {
+            for text in [value.to_line(), value.to_pretty()] {
+                prop_assert_eq!(&parse(text.as_bytes(), 1 << 24, 1 << 24).unwrap(), &value);
+            }
+        }
+
+        #[test]
+        fn any_bytes_end_in_a_verdict(bytes: Vec<u8>) {
+            let _verdict = parse(&bytes, 1 << 20, 1 << 16);
+        }
+    }
+}

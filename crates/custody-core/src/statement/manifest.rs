@@ -1,0 +1,227 @@
+//! The manifest: what one step made, from what, and where. It is SLSA Provenance v1
+//! (<https://slsa.dev/spec/v1.1/provenance>) with a build type of our own.
+
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use super::Predicate;
+use super::parts::{Artifact, Descriptor, Label, Source, check_names};
+use crate::digest::Sha256;
+use crate::envelope::StatementId;
+use crate::json::{Object, Value, text_list, text_map};
+use crate::limits::SUBJECTS;
+use crate::time::Time;
+use crate::{Code, Refusal};
+
+/// The build type of every step that Custody ran.
+pub const BUILD_TYPE: &str = "https://custody.dev/step/v1";
+
+/// What one step made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    /// The artifacts, each with its own name, size and digests.
+    pub artifacts: Vec<Artifact>,
+    /// The task.
+    pub task: StatementId,
+    /// The step, as the task says.
+    pub step: Label,
+    /// The command, as the task says.
+    pub command: Vec<String>,
+    /// The destination, as the task says.
+    pub destination: Option<String>,
+    /// Client id of the task's creator.
+    pub creator: String,
+    /// What the worker measured of its environment, from outside the command. Claims of the worker
+    /// unless the policy knows proof for them.
+    pub environment: Vec<(String, String)>,
+    /// The source that was checked out.
+    pub source: Option<Source>,
+    /// The manifests whose products were used.
+    pub upstream: Vec<StatementId>,
+    /// Every file that the step was given besides the source.
+    pub inputs: Vec<UsedInput>,
+    /// The worker, as a URI.
+    pub builder: String,
+    /// A name for this run.
+    pub invocation: String,
+    /// When the command started, as the worker says.
+    pub started: Time,
+    /// When the command ended, as the worker says.
+    pub finished: Time,
+    /// What the command printed.
+    pub log: Option<Artifact>,
+}
+
+/// One file that the step was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsedInput {
+    /// The file, under the name that it has where it comes from.
+    pub artifact: Artifact,
+    /// Where it comes from.
+    pub origin: InputOrigin,
+}
+
+/// Where a used file comes from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum InputOrigin {
+    /// A product of this manifest.
+    Manifest(StatementId),
+    /// An external file that the task pins; fetched from here.
+    External(String),
+}
+
+const UPSTREAM: &str = "manifest";
+const SOURCE: &str = "source";
+
+enum Dependency {
+    Source(Source),
+    Upstream(StatementId),
+    Input(UsedInput),
+}
+
+fn read_dependency(value: Value<'_>, at: &str) -> Result<Dependency, Refusal> {
+    let descriptor = Descriptor::read(value, at)?;
+    let role = descriptor.annotation("role").and_then(Value::as_str).map(ToOwned::to_owned);
+    match role.as_deref() {
+        Some(SOURCE) => Source::from_descriptor(descriptor, at).map(Dependency::Source),
+        Some(UPSTREAM) => descriptor.statement_id(at).map(Dependency::Upstream),
+        Some("input") => {
+            let from = descriptor.annotation("manifest").and_then(Value::as_str);
+            let origin = match (from, &descriptor.uri) {
+                (Some(id), None) => InputOrigin::Manifest(id.parse().map_err(|refusal: Refusal| refusal.within(at))?),
+                (None, Some(uri)) => InputOrigin::External(uri.clone()),
+                _ => return Err(Refusal::new(Code::ChainInputUnaccounted, at, "one of manifest and uri", "neither or both")),
+            };
+            Ok(Dependency::Input(UsedInput { artifact: Artifact::from_descriptor(&descriptor, at)?, origin }))
+        }
+        _ => Err(Refusal::new(Code::ChainInputUnaccounted, at, "annotations.role source, manifest or input", format!("{role:?}"))),
+    }
+}
+
+fn with_role(mut descriptor: Descriptor, role: &str) -> Value<'static> {
+    descriptor.annotations.push(("role".to_owned(), Value::text(role)));
+    descriptor.write()
+}
+
+impl UsedInput {
+    fn write(&self) -> Value<'static> {
+        let mut descriptor = self.artifact.to_descriptor();
+        match &self.origin {
+            InputOrigin::Manifest(id) => descriptor.annotations.push(("manifest".to_owned(), Value::text(id))),
+            InputOrigin::External(uri) => descriptor.uri = Some(uri.clone()),
+        }
+        with_role(descriptor, "input")
+    }
+}
+
+impl Manifest {
+    fn build_definition(&self) -> Value<'static> {
+        let external = Value::object([
+            ("task", Value::object([("digest", Value::object([(Sha256::ALGORITHM, Value::text(self.task))]))])),
+            ("step", Value::text(&self.step)),
+            ("command", text_list(&self.command)),
+        ])
+        .with("destination", self.destination.as_ref().map(Value::text));
+        let internal = Value::object([
+            ("taskCreator", Value::text(&self.creator)),
+            ("environment", text_map(self.environment.iter().map(|(name, value)| (name, value)))),
+        ]);
+        let source = self.source.iter().map(|source| with_role(source.to_descriptor(), SOURCE));
+        let upstream = self.upstream.iter().map(|id| with_role(Descriptor::statement(UPSTREAM, *id), UPSTREAM));
+        let inputs = self.inputs.iter().map(UsedInput::write);
+        Value::object([
+            ("buildType", Value::text(BUILD_TYPE)),
+            ("externalParameters", external),
+            ("internalParameters", internal),
+            ("resolvedDependencies", Value::list(source.chain(upstream).chain(inputs))),
+        ])
+    }
+
+    fn run_details(&self) -> Value<'static> {
+        Value::object([
+            ("builder", Value::object([("id", Value::text(&self.builder))])),
+            (
+                "metadata",
+                Value::object([
+                    ("invocationId", Value::text(&self.invocation)),
+                    ("startedOn", Value::text(self.started)),
+                    ("finishedOn", Value::text(self.finished)),
+                ]),
+            ),
+            ("byproducts", Value::list(self.log.iter().map(Artifact::write))),
+        ])
+    }
+
+    /// The product of this name.
+    pub fn artifact(&self, name: &crate::name::ArtifactName) -> Option<&Artifact> {
+        self.artifacts.iter().find(|artifact| artifact.name == *name)
+    }
+}
+
+impl Predicate for Manifest {
+    const TYPE: &'static str = "https://slsa.dev/provenance/v1";
+
+    fn read(subjects: Vec<Descriptor>, mut object: Object<'_>) -> Result<Self, Refusal> {
+        let mut definition = object.object("buildDefinition")?;
+        let build_type = definition.text("buildType")?;
+        if build_type != BUILD_TYPE {
+            let shown: String = build_type.escape_default().take(120).collect();
+            return Err(Refusal::new(Code::StmtBuildType, definition.place("buildType"), BUILD_TYPE, shown));
+        }
+        let mut external = definition.object("externalParameters")?;
+        let mut task = external.object("task")?;
+        let mut internal = definition.object("internalParameters")?;
+        let dependencies = definition.each("resolvedDependencies", read_dependency)?;
+        let mut details = object.object("runDetails")?;
+        let mut builder = details.object("builder")?;
+        let mut metadata = details.object("metadata")?;
+        let mut logs = details.each("byproducts", Artifact::read)?;
+        let named = |(i, subject): (usize, &Descriptor)| Artifact::from_descriptor(subject, &format!("subject[{i}]"));
+        let mut manifest = Self {
+            artifacts: subjects.iter().enumerate().map(named).collect::<Result<_, _>>()?,
+            task: StatementId(task.object("digest")?.parsed(Sha256::ALGORITHM)?),
+            step: external.parsed("step")?,
+            command: external.each("command", |value, at| value.into_text(at))?,
+            destination: external.optional_text("destination")?,
+            creator: internal.text("taskCreator")?,
+            environment: internal.map("environment")?,
+            source: None,
+            upstream: Vec::new(),
+            inputs: Vec::new(),
+            builder: builder.text("id")?,
+            invocation: metadata.text("invocationId")?,
+            started: metadata.parsed("startedOn")?,
+            finished: metadata.parsed("finishedOn")?,
+            log: logs.pop(),
+        };
+        unexpected_parameter(external)?;
+        [task, internal, builder, metadata, definition, details, object].into_iter().try_for_each(Object::finish)?;
+        if !logs.is_empty() || dependencies.len() > SUBJECTS {
+            return Err(Refusal::new(Code::ParseCountExceeded, "predicate", "one log and at most 100000 dependencies", "more"));
+        }
+        for dependency in dependencies {
+            match dependency {
+                Dependency::Source(source) if manifest.source.is_none() => manifest.source = Some(source),
+                Dependency::Source(_) => {
+                    return Err(Refusal::new(Code::ChainSourceMismatch, "resolvedDependencies", "one source", "two"));
+                }
+                Dependency::Upstream(id) => manifest.upstream.push(id),
+                Dependency::Input(input) => manifest.inputs.push(input),
+            }
+        }
+        check_names(manifest.artifacts.iter().map(|artifact| &artifact.name), "subject")?;
+        Ok(manifest)
+    }
+
+    fn write(&self) -> (Vec<Descriptor>, Value<'static>) {
+        let predicate =
+            Value::object([("buildDefinition", self.build_definition()), ("runDetails", self.run_details())]);
+        (self.artifacts.iter().map(Artifact::to_descriptor).collect(), predicate)
+    }
+}
+
+fn unexpected_parameter(external: Object<'_>) -> Result<(), Refusal> {
+    external.finish().map_err(|refusal| Refusal { code: Code::StmtParameterUnexpected, found: refusal.found.to_string(), ..refusal })
+}

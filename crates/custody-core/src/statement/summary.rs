@@ -1,0 +1,97 @@
+//! The verification summary: a gate's word on what it verified. It is SLSA VSA v1
+//! (<https://slsa.dev/spec/v1.1/verification_summary>).
+
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::Predicate;
+use super::parts::{Artifact, Descriptor};
+use crate::envelope::StatementId;
+use crate::json::{Object, Value, text_list};
+use crate::time::Time;
+use crate::{Code, Refusal};
+
+/// What a gate verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// The artifacts that were verified.
+    pub artifacts: Vec<Artifact>,
+    /// The gate, as a URI.
+    pub verifier: String,
+    /// When, as the gate says.
+    pub verified: Time,
+    /// What the artifacts are: `custody:PRODUCT/VERSION/CHANNEL/INSTANCE`.
+    pub resource_uri: String,
+    /// Where the policy is described.
+    pub policy_uri: String,
+    /// The policy's statement id.
+    pub policy: StatementId,
+    /// Every statement that the verdict rests on.
+    pub inputs: Vec<StatementId>,
+    /// The verdict.
+    pub result: VerificationResult,
+    /// What the artifacts were found to fulfil.
+    pub levels: Vec<String>,
+}
+
+/// The verdict of a summary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VerificationResult {
+    /// Everything that the policy asks for held.
+    Passed,
+    /// Something did not.
+    Failed,
+}
+
+impl Predicate for Summary {
+    const TYPE: &'static str = "https://slsa.dev/verification_summary/v1";
+
+    fn read(subjects: Vec<Descriptor>, mut object: Object<'_>) -> Result<Self, Refusal> {
+        let mut verifier = object.object("verifier")?;
+        let policy_value = object.required("policy")?;
+        let policy = Descriptor::read(policy_value, "predicate.policy")?;
+        let result = match object.text("verificationResult")?.as_str() {
+            "PASSED" => VerificationResult::Passed,
+            "FAILED" => VerificationResult::Failed,
+            _ => return Err(Refusal::new(Code::ParseFieldType, object.place("verificationResult"), "PASSED or FAILED", "other text")),
+        };
+        let named = |(i, subject): (usize, &Descriptor)| Artifact::from_descriptor(subject, &alloc::format!("subject[{i}]"));
+        let missing = |at: &str| Refusal::new(Code::ParseFieldMissing, at, "this member", "nothing");
+        let summary = Self {
+            artifacts: subjects.iter().enumerate().map(named).collect::<Result<_, _>>()?,
+            verifier: verifier.text("id")?,
+            verified: object.parsed("timeVerified")?,
+            resource_uri: object.text("resourceUri")?,
+            policy: policy.statement_id("predicate.policy")?,
+            policy_uri: policy.uri.ok_or_else(|| missing("predicate.policy.uri"))?,
+            inputs: object.each("inputAttestations", |value, at| Descriptor::read(value, at)?.statement_id(at))?,
+            result,
+            levels: object.each("verifiedLevels", |value, at| value.into_text(at))?,
+        };
+        object.optional("slsaVersion").map(|value| value.into_text("predicate.slsaVersion")).transpose()?;
+        verifier.finish()?;
+        object.finish()?;
+        Ok(summary)
+    }
+
+    fn write(&self) -> (Vec<Descriptor>, Value<'static>) {
+        let result = match self.result {
+            VerificationResult::Passed => "PASSED",
+            VerificationResult::Failed => "FAILED",
+        };
+        let bare = |id: &StatementId| Descriptor { name: None, ..Descriptor::statement("", *id) };
+        let policy = Descriptor { uri: Some(self.policy_uri.to_owned()), ..bare(&self.policy) };
+        let predicate = Value::object([
+            ("verifier", Value::object([("id", Value::text(&self.verifier))])),
+            ("timeVerified", Value::text(self.verified)),
+            ("resourceUri", Value::text(&self.resource_uri)),
+            ("policy", policy.write()),
+            ("inputAttestations", Value::list(self.inputs.iter().map(|id| bare(id).write()))),
+            ("verificationResult", Value::text(result)),
+            ("verifiedLevels", text_list(&self.levels)),
+            ("slsaVersion", Value::text("1.1")),
+        ]);
+        (self.artifacts.iter().map(Artifact::to_descriptor).collect(), predicate)
+    }
+}
