@@ -344,6 +344,11 @@ impl<T> Signed<T> {
         &self.content
     }
 
+    /// The same, borrowed.
+    pub fn by_ref(&self) -> Signed<&T> {
+        Signed { content: &self.content, signers: self.signers.clone(), id: self.id }
+    }
+
     /// The same for one part of the content, if `part` finds it.
     pub fn narrow<U>(&self, part: impl FnOnce(&T) -> Option<&U>) -> Option<Signed<&U>> {
         Some(Signed { content: part(&self.content)?, signers: self.signers.clone(), id: self.id })

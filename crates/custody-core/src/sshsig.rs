@@ -59,7 +59,7 @@ fn malformed(expected: &str, found: impl Into<String>) -> Refusal {
 
 /// Reads SSH's binary strings (RFC 4251 section 5).
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Wire<'a>(pub(crate) &'a [u8]);
+pub struct Wire<'a>(pub &'a [u8]);
 
 impl<'a> Wire<'a> {
     fn take(&mut self, count: usize) -> Result<&'a [u8], Refusal> {
@@ -68,22 +68,25 @@ impl<'a> Wire<'a> {
         Ok(head)
     }
 
-    fn u32(&mut self) -> Result<u32, Refusal> {
+    /// A number of four bytes.
+    pub fn u32(&mut self) -> Result<u32, Refusal> {
         let bytes: [u8; 4] = self.take(4)?.try_into().unwrap_or_default();
         Ok(u32::from_be_bytes(bytes))
     }
 
-    pub(crate) fn string(&mut self) -> Result<&'a [u8], Refusal> {
+    /// A byte string.
+    pub fn string(&mut self) -> Result<&'a [u8], Refusal> {
         let length = usize::try_from(self.u32()?).unwrap_or(usize::MAX);
         self.take(length)
     }
 
-    pub(crate) fn text(&mut self) -> Result<&'a str, Refusal> {
+    /// A byte string that is UTF-8.
+    pub fn text(&mut self) -> Result<&'a str, Refusal> {
         core::str::from_utf8(self.string()?).map_err(|_| malformed("UTF-8", "other bytes"))
     }
 
     /// A positive number, without its leading zero. Other leading zeros and negatives are refused.
-    pub(crate) fn mpint(&mut self) -> Result<&'a [u8], Refusal> {
+    pub fn mpint(&mut self) -> Result<&'a [u8], Refusal> {
         let bytes = self.string()?;
         match bytes {
             [0, rest @ ..] if rest.first().is_some_and(|byte| *byte >= 0x80) => Ok(rest),
@@ -92,7 +95,8 @@ impl<'a> Wire<'a> {
         }
     }
 
-    pub(crate) fn curve_point(&mut self, curve: &str) -> Result<&'a [u8], Refusal> {
+    /// A point of the named curve, as it is encoded.
+    pub fn curve_point(&mut self, curve: &str) -> Result<&'a [u8], Refusal> {
         let found = self.text()?;
         if found != curve {
             return Err(malformed(curve, "another curve"));
@@ -100,18 +104,20 @@ impl<'a> Wire<'a> {
         self.string()
     }
 
-    pub(crate) fn end(self) -> Result<(), Refusal> {
+    /// That nothing is left.
+    pub fn end(self) -> Result<(), Refusal> {
         if self.0.is_empty() { Ok(()) } else { Err(malformed("the end", "more bytes")) }
     }
 }
 
-pub(crate) fn put_string(to: &mut Vec<u8>, bytes: &[u8]) {
+/// Adds a byte string in SSH's form.
+pub fn put_string(to: &mut Vec<u8>, bytes: &[u8]) {
     to.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
     to.extend_from_slice(bytes);
 }
 
 /// Bytes of a positive number in SSH's form, from big-endian bytes.
-pub(crate) fn mpint(bytes: &[u8]) -> Vec<u8> {
+pub fn mpint(bytes: &[u8]) -> Vec<u8> {
     let start = bytes.iter().position(|byte| *byte != 0).unwrap_or(bytes.len());
     let trimmed = bytes.get(start..).unwrap_or_default();
     let mut out = Vec::with_capacity(trimmed.len().saturating_add(1));
@@ -230,13 +236,19 @@ impl<'a> SshSignature<'a> {
     /// Whether the key made this signature over the message, for Custody's namespace. For security
     /// keys the facts that they state come back.
     pub fn check(&self, key: &PublicKey, message: &[u8]) -> Result<Option<Facts>, Refusal> {
+        self.check_in(NAMESPACE, key, message)
+    }
+
+    /// The same for a signature that was made for another program's namespace. Nothing of Custody's is
+    /// ever accepted from one.
+    pub fn check_in(&self, namespace: &str, key: &PublicKey, message: &[u8]) -> Result<Option<Facts>, Refusal> {
         if *key != self.key {
             let code = if key.id() == self.key.id() { Code::SignoffRpid } else { Code::SignoffCredentialUnknown };
             return Err(Refusal::new(code, "SSH signature", key.to_openssh(), self.key.to_openssh()));
         }
-        if self.namespace != NAMESPACE {
+        if self.namespace != namespace {
             let found: String = self.namespace.escape_default().take(80).collect();
-            return Err(Refusal::new(Code::SignoffNamespace, "SSH signature", NAMESPACE, found));
+            return Err(Refusal::new(Code::SignoffNamespace, "SSH signature", namespace, found));
         }
         let data = preimage(self.namespace, self.hash, message);
         match (key, self.format) {

@@ -1,0 +1,455 @@
+//! The walk: from the subject backwards through manifests, tasks and authorizations.
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use custody_core::digest::Digests;
+use custody_core::envelope::{Signed, StatementId};
+use custody_core::statement::{Artifact, Label, Manifest, ReleaseId, Statement};
+use custody_core::time::Time;
+use custody_core::{Code, Refusal};
+
+use crate::checks::authorization::Tally;
+use crate::checks::{Authority, authorization, manifest, task};
+use crate::evidence::Evidence;
+use crate::report::{Node, NodeKind, Outcomes, Report, Rule};
+use crate::trust::{Floor, PolicyChain};
+
+/// What is asked.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// About what.
+    pub subject: Subject,
+    /// Which release it must belong to.
+    pub expect: Expectation,
+    /// What was seen before; now is never earlier.
+    pub floor: Option<Floor>,
+}
+
+/// What is asked about.
+#[derive(Clone, Debug)]
+pub enum Subject {
+    /// A file: where does it come from?
+    Artifact {
+        /// Its name, as far as it is known: the last segment of an artifact's name, or all of it.
+        name: String,
+        /// Its digests.
+        digests: Digests,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// A task: may it start now? This is the gate, and the newest policy decides.
+    Task(StatementId),
+}
+
+/// The release that the asker has in mind. What is absent is not asked.
+#[derive(Clone, Debug, Default)]
+pub struct Expectation {
+    /// The product.
+    pub product: Option<Label>,
+    /// The version.
+    pub version: Option<Label>,
+    /// The channel.
+    pub channel: Option<Label>,
+    /// The instance.
+    pub instance: Option<Label>,
+}
+
+impl Expectation {
+    /// The expectation of exactly this release.
+    pub fn of(release: &ReleaseId) -> Self {
+        Self {
+            product: Some(release.product.clone()),
+            version: Some(release.version.clone()),
+            channel: Some(release.channel.clone()),
+            instance: Some(release.instance.clone()),
+        }
+    }
+
+    pub(crate) fn check(&self, release: &ReleaseId) -> Result<(), Refusal> {
+        let pairs = [
+            (&self.product, &release.product, Code::ChainProductMismatch),
+            (&self.version, &release.version, Code::ChainReleaseMismatch),
+            (&self.channel, &release.channel, Code::ChainReleaseMismatch),
+            (&self.instance, &release.instance, Code::ChainInstanceMismatch),
+        ];
+        for (wanted, found, code) in pairs {
+            if let Some(wanted) = wanted.as_ref().filter(|wanted| *wanted != found) {
+                return Err(Refusal::new(code, "the release", wanted.to_string(), format!("{found}, in {release}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Most statements that one question may be asked of.
+pub const MAX_STATEMENTS: usize = 1_000_000;
+/// Most manifests that one walk visits.
+pub const MAX_MANIFESTS: usize = 100_000;
+/// Most manifests that are tried as the origin of one file.
+const MAX_CANDIDATES: usize = 32;
+
+/// Judges the subject by the evidence and the policies, for the moment `now`.
+///
+/// The same arguments give the same report, in whatever order evidence was added. The work is linear
+/// in statements and links and bounded by [`MAX_STATEMENTS`] and [`MAX_MANIFESTS`].
+pub fn verify(question: &Question, evidence: &Evidence, policies: &PolicyChain, now: Time) -> Report {
+    let case = Case::new(Some(question), evidence, policies, now);
+    match &question.subject {
+        Subject::Task(id) => Walk::new(&case).gate(*id),
+        Subject::Artifact { name, digests, size } => trace(&case, name, digests, *size),
+    }
+}
+
+/// Counts the sign-offs of a request, for the desk that is to authorize it at `now`. An error says
+/// that the request itself is not to be believed.
+pub fn tally(request: StatementId, evidence: &Evidence, policies: &PolicyChain, now: Time) -> Result<Tally, Refusal> {
+    authorization::tally(&Case::new(None, evidence, policies, now), request)
+}
+
+/// Tries the manifests that list the file, publications first. The first that is accepted explains
+/// it; if none is, the first one's faults are reported.
+fn trace(case: &Case<'_>, name: &str, digests: &Digests, size: u64) -> Report {
+    let mut best: Option<Report> = None;
+    for id in case.candidates(digests).into_iter().take(MAX_CANDIDATES) {
+        let report = Walk::new(case).artifact(Some(id), name, digests, size);
+        if report.accepted().is_some() {
+            return report;
+        }
+        best.get_or_insert(report);
+    }
+    best.unwrap_or_else(|| Walk::new(case).artifact(None, name, digests, size))
+}
+
+/// Everything that stays the same during one judgement.
+pub(crate) struct Case<'e> {
+    /// Absent at the desk, which counts sign-offs and asks about nothing else.
+    pub(crate) question: Option<&'e Question>,
+    pub(crate) policies: &'e PolicyChain,
+    pub(crate) evidence: &'e Evidence,
+    pub(crate) now: Time,
+    pub(crate) is_gate: bool,
+    opened: BTreeMap<StatementId, Result<Signed<Statement>, Refusal>>,
+    manifests_of_task: BTreeMap<StatementId, Vec<StatementId>>,
+    about: BTreeMap<StatementId, Vec<StatementId>>,
+    summaries: Vec<StatementId>,
+    too_many: bool,
+}
+
+impl<'e> Case<'e> {
+    fn new(question: Option<&'e Question>, evidence: &'e Evidence, policies: &'e PolicyChain, now: Time) -> Self {
+        let mut case = Self {
+            question,
+            policies,
+            evidence,
+            now,
+            is_gate: question.is_none_or(|question| matches!(question.subject, Subject::Task(_))),
+            opened: BTreeMap::new(),
+            manifests_of_task: BTreeMap::new(),
+            about: BTreeMap::new(),
+            summaries: Vec::new(),
+            too_many: evidence.len() > MAX_STATEMENTS,
+        };
+        if case.too_many {
+            return case;
+        }
+        for envelope in evidence.iter() {
+            let opened = envelope.open::<Statement>(policies.keyring());
+            match opened.as_ref().map(Signed::unverified) {
+                Ok(Statement::Manifest(manifest)) => {
+                    case.manifests_of_task.entry(manifest.task).or_default().push(envelope.id());
+                }
+                Ok(Statement::Signoff(signoff)) => case.about.entry(signoff.request).or_default().push(envelope.id()),
+                Ok(Statement::Resolution(resolution)) => {
+                    case.about.entry(resolution.task).or_default().push(envelope.id());
+                }
+                Ok(Statement::Intent(intent)) => case.about.entry(intent.task).or_default().push(envelope.id()),
+                Ok(Statement::Summary(_)) => case.summaries.push(envelope.id()),
+                _ => {}
+            }
+            case.opened.insert(envelope.id(), opened);
+        }
+        case
+    }
+
+    /// The statement of this id, signed by a known key and of the wanted kind. Who may have signed it
+    /// is for the caller to verify.
+    pub(crate) fn statement<T>(
+        &self,
+        id: StatementId,
+        kind: &'static str,
+        part: impl FnOnce(&Statement) -> Option<&T>,
+    ) -> Result<Signed<&T>, Refusal> {
+        let at = format!("{kind} {}", id.short());
+        match self.opened.get(&id) {
+            None => Err(Refusal::new(Code::ChainLinkMissing, at, format!("the {kind} {id}"), "it is not among the evidence")),
+            Some(Err(refusal)) => Err(refusal.clone().within(&at)),
+            Some(Ok(signed)) => signed.narrow(part).ok_or_else(|| {
+                Refusal::new(Code::StmtPredicateType, at, format!("a {kind}"), format!("a {}", signed.unverified().kind()))
+            }),
+        }
+    }
+
+    fn expected(&self, release: &ReleaseId) -> Result<(), Refusal> {
+        self.question.map_or(Ok(()), |question| question.expect.check(release))
+    }
+
+    /// All manifests of a task that a known key signed.
+    pub(crate) fn manifests_of(&self, task: StatementId) -> &[StatementId] {
+        self.manifests_of_task.get(&task).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Statements by people about a request or a task.
+    pub(crate) fn about(&self, id: StatementId) -> impl Iterator<Item = &Signed<Statement>> {
+        let ids = self.about.get(&id).map(Vec::as_slice).unwrap_or_default();
+        ids.iter().filter_map(|id| self.opened.get(id)?.as_ref().ok())
+    }
+
+    pub(crate) fn summaries(&self) -> &[StatementId] {
+        &self.summaries
+    }
+
+    /// All manifests that a known key signed.
+    pub(crate) fn manifests(&self) -> impl Iterator<Item = (StatementId, &Manifest)> {
+        self.opened.iter().filter_map(|(id, opened)| Some((*id, opened.as_ref().ok()?.unverified().as_manifest()?)))
+    }
+
+    fn candidates(&self, digests: &Digests) -> Vec<StatementId> {
+        let lists = |manifest: &Manifest| manifest.artifacts.iter().any(|artifact| artifact.digests.sha256 == digests.sha256);
+        let (_, newest) = self.policies.newest();
+        let irrevocable = |manifest: &Manifest| {
+            newest.products.values().filter_map(|product| product.steps.get(&manifest.step)).any(|step| step.irrevocable)
+        };
+        let found = self.manifests().filter(|(_, manifest)| lists(manifest));
+        let mut found: Vec<_> = found.map(|(id, manifest)| (!irrevocable(manifest), id)).collect();
+        found.sort_unstable();
+        found.into_iter().map(|(_, id)| id).collect()
+    }
+}
+
+/// What is found out on the way.
+pub(crate) struct Walk<'c, 'e> {
+    pub(crate) case: &'c Case<'e>,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) authorities: BTreeMap<StatementId, Result<Authority<'c>, Refusal>>,
+    tasks: BTreeSet<StatementId>,
+    manifests: BTreeSet<StatementId>,
+    queue: VecDeque<StatementId>,
+    stop_at: BTreeSet<StatementId>,
+}
+
+impl<'c, 'e> Walk<'c, 'e> {
+    fn new(case: &'c Case<'e>) -> Self {
+        Self {
+            case,
+            nodes: Vec::new(),
+            authorities: BTreeMap::new(),
+            tasks: BTreeSet::new(),
+            manifests: BTreeSet::new(),
+            queue: VecDeque::new(),
+            stop_at: BTreeSet::new(),
+        }
+    }
+
+    fn artifact(mut self, start: Option<StatementId>, name: &str, digests: &Digests, size: u64) -> Report {
+        let title = format!("file {}", shown(name));
+        let mut subject = Node::new(NodeKind::Subject, None, title.clone());
+        subject.fact("sha256", digests.sha256);
+        subject.fact("size", format!("{size} bytes"));
+        self.basics(&mut subject);
+        let manifest = start.and_then(|id| {
+            let signed = self.case.statement(id, "manifest", Statement::as_manifest).ok()?;
+            Some(*signed.unverified())
+        });
+        let listed = explained(self.case, manifest, name, digests, size);
+        subject.rests_on.extend(start);
+        let release = manifest.map(|manifest| self.release_of(manifest));
+        let outcomes = match (&listed, &release) {
+            (Ok(artifact), Some(Ok(release))) => Some(Outcomes {
+                release: release.clone(),
+                task: None,
+                inputs: Vec::new(),
+                artifacts: Vec::from([(*artifact).clone()]),
+            }),
+            _ => None,
+        };
+        subject.check(Rule::SubjectExplained, listed.map(|_| ()));
+        if let Some(release) = release {
+            subject.check(Rule::SubjectExpected, release.and_then(|release| self.case.expected(&release)));
+        }
+        self.nodes.insert(0, subject);
+        self.queue.extend(start);
+        self.run();
+        self.finish(title, outcomes)
+    }
+
+    fn gate(mut self, id: StatementId) -> Report {
+        let title = format!("task {}", id.short());
+        let mut subject = Node::new(NodeKind::Subject, None, title.clone());
+        self.basics(&mut subject);
+        subject.rests_on.push(id);
+        let signed = self.case.statement(id, "task", Statement::as_task);
+        let outcomes = signed.and_then(|signed| {
+            let content = *signed.unverified();
+            let (inputs, origins) = task::gate_inputs(self.case, content)?;
+            let authority = self.authority(content.authorization)?;
+            self.plan_depth(content, &authority, &origins);
+            subject.fact("step", &content.step);
+            subject.check(Rule::SubjectExpected, self.case.expected(&authority.request.release));
+            let release = authority.request.release.clone();
+            let artifacts = inputs.iter().map(|input| input.artifact.clone()).collect();
+            Ok(Outcomes { release, task: Some((id, content.clone())), inputs, artifacts })
+        });
+        subject.check(Rule::GateOnce, self.once(id));
+        subject.check(Rule::GateInputs, outcomes.as_ref().map(|_| ()).map_err(Clone::clone));
+        self.nodes.insert(0, subject);
+        self.task(id);
+        self.run();
+        self.finish(title, outcomes.ok())
+    }
+
+    fn once(&mut self, id: StatementId) -> Result<(), Refusal> {
+        let signed = self.case.statement(id, "task", Statement::as_task)?;
+        let authority = self.authority(signed.unverified().authorization)?;
+        manifest::once(self.case, id, authority.product.step(&signed.unverified().step)?, &authority)
+    }
+
+    /// A gate walks on from its inputs as far as the policy says: not at all, or to the source, or to
+    /// what another gate's summary vouches for.
+    fn plan_depth(&mut self, content: &custody_core::statement::Task, authority: &Authority<'c>, origins: &BTreeSet<StatementId>) {
+        let step = authority.product.steps.get(&content.step);
+        for id in origins {
+            let vouched = step.is_some_and(|step| manifest::vouched(self.case, *id, step, authority));
+            if vouched || step.is_some_and(|step| !step.full) {
+                self.stop_at.insert(*id);
+            }
+            self.queue.push_back(*id);
+        }
+    }
+
+    fn basics(&self, subject: &mut Node) {
+        let found = self.case.evidence.len();
+        let budget = if self.case.too_many {
+            Err(Refusal::new(Code::ChainNodeLimit, "evidence", format!("at most {MAX_STATEMENTS} statements"), found.to_string()))
+        } else {
+            Ok(())
+        };
+        subject.check(Rule::EvidenceBudget, budget);
+        subject.check(Rule::PolicyFresh, self.fresh());
+    }
+
+    fn fresh(&self) -> Result<(), Refusal> {
+        let (id, newest) = self.case.policies.newest();
+        let now = self.case.now;
+        if let Some(floor) = self.case.question.and_then(|question| question.floor).filter(|floor| now.plus(newest.clock_skew) < floor.time) {
+            return Err(Refusal::new(Code::TimeUntrusted, "the clock", format!("a time from {}", floor.time), now.to_string()));
+        }
+        if now >= newest.expires {
+            let at = format!("policy {} ({})", newest.version, id.short());
+            return Err(Refusal::new(Code::PolicyExpired, at, format!("a time before {}", newest.expires), now.to_string()));
+        }
+        Ok(())
+    }
+
+    fn release_of(&mut self, manifest: &Manifest) -> Result<ReleaseId, Refusal> {
+        let task = self.case.statement(manifest.task, "task", Statement::as_task);
+        let task = task.map_err(|refusal| task_missing(refusal, manifest))?;
+        let authority = self.authority(task.unverified().authorization)?;
+        Ok(authority.request.release.clone())
+    }
+
+    fn run(&mut self) {
+        while let Some(id) = self.queue.pop_front() {
+            if !self.manifests.insert(id) {
+                continue;
+            }
+            if self.manifests.len() > MAX_MANIFESTS {
+                let found = format!("more than {MAX_MANIFESTS}");
+                if let Some(subject) = self.nodes.first_mut() {
+                    subject.check(Rule::EvidenceBudget, Err(Refusal::new(Code::ChainNodeLimit, "chain", "a chain within limits", found)));
+                }
+                return;
+            }
+            let upstream = manifest::check(self, id);
+            if !self.stop_at.contains(&id) {
+                self.queue.extend(upstream);
+            }
+        }
+    }
+
+    /// Checks a task once.
+    pub(crate) fn task(&mut self, id: StatementId) {
+        if self.tasks.insert(id) {
+            let made_by = task::check(self, id);
+            self.queue.extend(made_by);
+        }
+    }
+
+    /// What an authorization allows, checked once.
+    pub(crate) fn authority(&mut self, id: StatementId) -> Result<Authority<'c>, Refusal> {
+        if let Some(known) = self.authorities.get(&id) {
+            return known.clone();
+        }
+        let authority = authorization::check(self, id);
+        self.authorities.insert(id, authority.clone());
+        authority
+    }
+
+    fn finish(self, question: String, outcomes: Option<Outcomes>) -> Report {
+        let (id, newest) = self.case.policies.newest();
+        Report {
+            question,
+            time: self.case.now,
+            policy: (newest.version, id),
+            view: self.case.evidence.len(),
+            nodes: self.nodes,
+            outcomes,
+        }
+    }
+}
+
+/// A task that nothing has is the sign of a result that nobody asked for.
+pub(crate) fn task_missing(refusal: Refusal, manifest: &Manifest) -> Refusal {
+    let code = if refusal.code == Code::ChainLinkMissing { Code::ChainTaskMissing } else { refusal.code };
+    Refusal { code, ..refusal }.within(&format!("manifest of step {}", manifest.step))
+}
+
+/// Text of strangers, fit to be shown on one line.
+pub(crate) fn shown(text: &str) -> String {
+    text.escape_debug().take(200).collect()
+}
+
+fn explained<'m>(
+    case: &Case<'_>,
+    manifest: Option<&'m Manifest>,
+    name: &str,
+    digests: &Digests,
+    size: u64,
+) -> Result<&'m Artifact, Refusal> {
+    let at = format!("file {}", shown(name));
+    let named = |artifact: &&Artifact| artifact.name.as_str() == name || artifact.name.file_name() == name;
+    let Some(manifest) = manifest else {
+        let known = case.manifests().find_map(|(id, manifest)| Some((id, manifest, manifest.artifacts.iter().find(named)?)));
+        return Err(match known {
+            Some((id, manifest, artifact)) => {
+                let by = format!("sha256 {}, as step {} made it (manifest {})", artifact.digests.sha256, manifest.step, id.short());
+                Refusal::new(Code::ArtDigestMismatch, at, by, format!("sha256 {}", digests.sha256))
+            }
+            None => Refusal::new(Code::ChainStepMissing, at, "a manifest that lists it", "none among the evidence"),
+        });
+    };
+    let same_digest = |artifact: &&Artifact| artifact.digests.sha256 == digests.sha256;
+    let artifact = manifest.artifacts.iter().filter(same_digest).find(named).ok_or_else(|| {
+        let known = manifest.artifacts.iter().find(same_digest).map_or_else(String::new, |artifact| artifact.name.to_string());
+        Refusal::new(Code::ArtUnlisted, at.clone(), format!("the name {known}"), shown(name))
+    })?;
+    if artifact.size != size {
+        return Err(Refusal::new(Code::ArtSizeMismatch, at, format!("{} bytes", artifact.size), format!("{size} bytes")));
+    }
+    if !artifact.digests.agree(digests) {
+        return Err(Refusal::new(Code::ArtDigestMismatch, at, format!("{:?}", artifact.digests), format!("{digests:?}")));
+    }
+    Ok(artifact)
+}

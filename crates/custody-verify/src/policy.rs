@@ -1,0 +1,312 @@
+//! The policy: who may do what. People write it in TOML; the signed bytes are that very text.
+//!
+//! A [`Policy`] is whole and free of contradictions. Whether anybody signed it is the business of
+//! [`trust`](crate::trust).
+
+mod text;
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::num::NonZeroU32;
+
+use custody_core::envelope::{Form, Keyring, Signer, StatementId};
+use custody_core::key::{KeyId, PublicKey};
+use custody_core::name::Pattern;
+use custody_core::statement::Label;
+use custody_core::time::Time;
+use custody_core::{Code, Refusal};
+
+/// A fault in the text of a policy, with its place. Lines and columns count from 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyFault {
+    /// What is wrong.
+    pub code: Code,
+    /// The line.
+    pub line: usize,
+    /// The column, in characters.
+    pub column: usize,
+    /// The line's text.
+    pub excerpt: String,
+    /// What is wrong there.
+    pub message: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl core::fmt::Display for PolicyFault {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{}: line {}, column {}: {}", self.code, self.line, self.column, self.message)
+    }
+}
+
+impl core::error::Error for PolicyFault {}
+
+impl From<PolicyFault> for Refusal {
+    fn from(fault: PolicyFault) -> Self {
+        let at = format!("policy, line {}, column {}", fault.line, fault.column);
+        Self::new(fault.code, at, fault.remedy, fault.message)
+    }
+}
+
+/// Who may do what.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Versions count up from 1 without gaps.
+    pub version: u64,
+    /// The statement id of the version before; version 1 has none.
+    pub previous: Option<StatementId>,
+    /// At this moment it ends.
+    pub expires: Time,
+    /// The instance that it speaks for.
+    pub instance: Label,
+    /// How far the clocks of machines may differ, in seconds.
+    pub clock_skew: u64,
+    /// The people whose signatures make the next version.
+    pub root: Quorum,
+    /// Web origins on which passkeys may sign off.
+    pub origins: Vec<String>,
+    /// Everybody who can sign anything.
+    pub principals: BTreeMap<Label, Principal>,
+    /// Groups of people.
+    pub roles: BTreeMap<Label, BTreeSet<Label>>,
+    /// What is released.
+    pub products: BTreeMap<Label, Product>,
+    owners: BTreeMap<KeyId, Label>,
+}
+
+/// Some principals, of whom so many must sign.
+#[derive(Clone, Debug)]
+pub struct Quorum {
+    /// Who.
+    pub members: BTreeSet<Label>,
+    /// How many of them.
+    pub threshold: NonZeroU32,
+}
+
+/// A person or a machine.
+#[derive(Clone, Debug)]
+pub struct Principal {
+    /// People sign with SSHSIG, machines plainly.
+    pub is_person: bool,
+    /// The keys.
+    pub keys: Vec<Key>,
+}
+
+/// A key of a principal.
+#[derive(Clone, Debug)]
+pub struct Key {
+    /// The key.
+    pub key: PublicKey,
+    /// Before this moment it signs nothing.
+    pub from: Option<Time>,
+    /// From this moment on it signs nothing more.
+    pub until: Option<Time>,
+    /// It never counts again, whatever time its signatures claim.
+    pub revoked: bool,
+    /// A security key must have checked who touched it.
+    pub user_verification: bool,
+}
+
+/// Something that is released.
+#[derive(Clone, Debug)]
+pub struct Product {
+    /// The one repository that it is built from, compared byte for byte.
+    pub source: String,
+    /// The channels that it has.
+    pub channels: BTreeSet<Label>,
+    /// The machines that may issue authorizations.
+    pub desk: BTreeSet<Label>,
+    /// The people and machines that may propose.
+    pub propose: BTreeSet<Label>,
+    /// The people who may resolve what is in doubt.
+    pub resolve: BTreeSet<Label>,
+    /// Its phases.
+    pub phases: BTreeMap<Label, Phase>,
+    /// Its steps.
+    pub steps: BTreeMap<Label, Step>,
+}
+
+/// A part of a release that people start together.
+#[derive(Clone, Debug)]
+pub struct Phase {
+    /// Which roles must approve, and how many people of each.
+    pub approve: Vec<(Label, NonZeroU32)>,
+    /// Whether the proposer's own approval counts.
+    pub proposer_counts: bool,
+    /// How old a sign-off may be when the authorization begins, in seconds.
+    pub signoff_max_age: u64,
+    /// The phases of the same release that it may build on.
+    pub after: BTreeSet<Label>,
+}
+
+/// One process of the pipeline.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// The phase that it belongs to.
+    pub phase: Label,
+    /// The machines that may perform it.
+    pub perform: BTreeSet<Label>,
+    /// The machines that may sign its tasks.
+    pub schedule: BTreeSet<Label>,
+    /// The step whose products may be its tasks.
+    pub scheduled_by: Option<Label>,
+    /// Whether it is given the source.
+    pub source: bool,
+    /// Where its inputs may come from.
+    pub inputs: Vec<StepInput>,
+    /// Where its pinned external files may come from: beginnings of URIs.
+    pub externals: Vec<String>,
+    /// The names that its outputs may have.
+    pub outputs: Vec<Pattern>,
+    /// Whether its command may use the network.
+    pub network: bool,
+    /// Whether its gate verifies everything back to the source, or the direct inputs only.
+    pub full: bool,
+    /// Whether it does what cannot be taken back.
+    pub irrevocable: bool,
+    /// Where it may publish: beginnings of URIs that end with `/`, or whole ones.
+    pub destinations: Vec<String>,
+    /// How long after a task was made its run may start, in seconds.
+    pub max_age: u64,
+    /// The gates whose verification summaries replace walking further back.
+    pub summaries: BTreeSet<Label>,
+}
+
+/// A step that inputs may come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepInput {
+    /// The step.
+    pub step: Label,
+    /// Whether they may, and must, come from another release of the same product.
+    pub other_release: bool,
+}
+
+impl Policy {
+    /// Reads and checks the text of a policy.
+    pub fn parse(text: &str) -> Result<Self, PolicyFault> {
+        text::read(text)
+    }
+
+    /// All keys that it lists.
+    pub fn keyring(&self) -> Keyring {
+        let keys = self.principals.values().flat_map(|principal| &principal.keys);
+        keys.map(|entry| entry.key.clone()).collect()
+    }
+
+    /// The product, or why not.
+    pub fn product(&self, product: &Label) -> Result<&Product, Refusal> {
+        self.products.get(product).ok_or_else(|| {
+            Refusal::new(Code::PolicyProductUnknown, "request", listed(self.products.keys()), product.to_string())
+        })
+    }
+
+    fn entry(&self, key: &KeyId) -> Option<(&Label, &Principal, &Key)> {
+        let owner = self.owners.get(key)?;
+        let principal = self.principals.get(owner)?;
+        principal.keys.iter().find(|entry| entry.key.id() == *key).map(|entry| (owner, principal, entry))
+    }
+
+    /// Whether the newest policy has taken the key back.
+    pub fn has_revoked(&self, key: &KeyId) -> bool {
+        self.entry(key).is_some_and(|(_, _, entry)| entry.revoked)
+    }
+
+    /// The principal who owns the key.
+    pub fn owner(&self, key: &KeyId) -> Option<&Label> {
+        self.owners.get(key)
+    }
+
+    /// The principal behind a signer, if it is one of `allowed`, its key was valid at `when`, and it
+    /// signed in the form that fits its kind. `purpose` says in messages what was signed.
+    pub fn entitled(
+        &self,
+        signer: &Signer,
+        allowed: &BTreeSet<Label>,
+        when: Time,
+        purpose: &str,
+    ) -> Result<String, Refusal> {
+        let refuse = |code, expected: String, found: String| Err(Refusal::new(code, purpose, expected, found));
+        let Some((owner, principal, entry)) = self.entry(&signer.key) else {
+            let found = format!("a key of no principal of policy {} ({})", self.version, signer.key.short());
+            return refuse(Code::EnvKeyUnknown, listed(allowed), found);
+        };
+        if entry.revoked {
+            return refuse(Code::PolicyKeyRevoked, "a key that holds".into(), format!("{owner}'s revoked key {}", signer.key.short()));
+        }
+        if !allowed.contains(owner) {
+            return refuse(Code::PolicyKeyPurpose, format!("a signature by {}", listed(allowed)), format!("one by {owner}"));
+        }
+        if let Some(from) = entry.from.filter(|from| when < *from) {
+            return refuse(Code::PolicyKeyNotYetValid, format!("a time from {from}"), when.to_string());
+        }
+        if let Some(until) = entry.until.filter(|until| when >= *until) {
+            return refuse(Code::PolicyKeyExpired, format!("a time before {until}"), when.to_string());
+        }
+        self.check_form(signer, principal, entry, owner, purpose)?;
+        Ok(owner.to_string())
+    }
+
+    fn check_form(&self, signer: &Signer, principal: &Principal, entry: &Key, owner: &Label, purpose: &str) -> Result<(), Refusal> {
+        let refuse = |code, expected: &str, found: String| Err(Refusal::new(code, purpose, expected, found));
+        let facts = match (&signer.form, principal.is_person) {
+            (Form::Plain, false) => return Ok(()),
+            (Form::Plain, true) => return refuse(Code::EnvAlgForbidden, "an SSH signature, as people sign", format!("{owner}'s plain signature")),
+            (Form::Ssh(_), false) => return refuse(Code::EnvAlgForbidden, "a plain signature, as machines sign", format!("{owner}'s SSH signature")),
+            (Form::Ssh(None), true) if entry.user_verification => {
+                return refuse(Code::SignoffUvRequired, "a security key that checks its user", format!("{owner}'s plain key"));
+            }
+            (Form::Ssh(None), true) => return Ok(()),
+            (Form::Ssh(Some(facts)), true) => facts,
+        };
+        if !facts.user_present {
+            return refuse(Code::SignoffUpRequired, "a touch of the security key", format!("{owner}'s key, untouched"));
+        }
+        if entry.user_verification && !facts.user_verified {
+            return refuse(Code::SignoffUvRequired, "PIN or fingerprint", format!("{owner}'s touch alone"));
+        }
+        match &facts.origin {
+            Some(origin) if !self.origins.contains(origin) => {
+                refuse(Code::SignoffOrigin, &self.origins.join(", "), origin.escape_default().take(120).collect())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Product {
+    /// The step, or why not.
+    pub fn step(&self, step: &Label) -> Result<&Step, Refusal> {
+        self.steps.get(step).ok_or_else(|| {
+            Refusal::new(Code::PolicyStepUnknown, format!("step {step}"), listed(self.steps.keys()), step.to_string())
+        })
+    }
+}
+
+impl Step {
+    /// Whether it may publish there: an exact destination, or one below an entry that ends with `/`.
+    pub fn allows_destination(&self, destination: &str) -> bool {
+        self.destinations.iter().any(|allowed| allowed == destination || below(allowed, destination))
+    }
+
+    /// Whether an external file may come from there.
+    pub fn allows_external(&self, uri: &str) -> bool {
+        self.externals.iter().any(|allowed| allowed == uri || below(allowed, uri))
+    }
+}
+
+fn below(allowed: &str, uri: &str) -> bool {
+    let climbs = uri.contains("..") || uri.contains('%') || uri.contains('@') || uri.contains('\\');
+    allowed.ends_with('/') && uri.starts_with(allowed) && !climbs
+}
+
+/// Names in a sentence.
+pub(crate) fn listed<'l>(labels: impl IntoIterator<Item = &'l Label>) -> String {
+    let mut names: Vec<&str> = labels.into_iter().map(Label::as_str).collect();
+    if names.len() > 8 {
+        names.truncate(8);
+        names.push("…");
+    }
+    if names.is_empty() { "nobody".into() } else { names.join(", ") }
+}

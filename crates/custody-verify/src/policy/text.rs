@@ -1,0 +1,504 @@
+//! The TOML of a policy: its shape, and the rules that hold between its parts.
+
+use alloc::borrow::ToOwned;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::num::NonZeroU32;
+use core::ops::Range;
+use core::str::FromStr;
+
+use custody_core::key::PublicKey;
+use custody_core::limits::POLICY_BYTES;
+use custody_core::statement::Label;
+use custody_core::{Code, Refusal};
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::{Key, Phase, Policy, PolicyFault, Principal, Product, Quorum, Step, StepInput};
+
+type Text = Spanned<String>;
+type Table<T> = BTreeMap<Spanned<String>, T>;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct PolicyTable {
+    policy: Text,
+    version: Spanned<i64>,
+    previous: Option<Text>,
+    expires: Text,
+    instance: Text,
+    clock_skew: Text,
+    #[serde(default)]
+    origins: Vec<Text>,
+    root: RootTable,
+    people: Table<PrincipalTable>,
+    machines: Table<PrincipalTable>,
+    roles: Table<RoleTable>,
+    products: Table<ProductTable>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RootTable {
+    people: Spanned<Vec<Text>>,
+    threshold: Spanned<i64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct PrincipalTable {
+    keys: Spanned<Vec<KeyTable>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct KeyTable {
+    key: Text,
+    from: Option<Text>,
+    until: Option<Text>,
+    #[serde(default)]
+    revoked: bool,
+    #[serde(default)]
+    user_verification: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RoleTable {
+    members: Spanned<Vec<Text>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct ProductTable {
+    source: Text,
+    channels: Spanned<Vec<Text>>,
+    desk: Spanned<Vec<Text>>,
+    propose: Spanned<Vec<Text>>,
+    resolve: Spanned<Vec<Text>>,
+    phases: Table<PhaseTable>,
+    steps: Table<StepTable>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct PhaseTable {
+    approve: Spanned<Vec<ApproveTable>>,
+    proposer_counts: bool,
+    sign_off_max_age: Text,
+    after: Vec<Text>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct ApproveTable {
+    role: Text,
+    count: Spanned<i64>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Verification {
+    Direct,
+    Full,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Receipts {
+    None,
+    Required,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct StepTable {
+    phase: Text,
+    perform: Spanned<Vec<Text>>,
+    #[serde(default)]
+    schedule: Vec<Text>,
+    scheduled_by: Option<Text>,
+    source: bool,
+    inputs: Vec<InputTable>,
+    #[serde(default)]
+    externals: Vec<Text>,
+    outputs: Spanned<Vec<Text>>,
+    network: bool,
+    verification: Spanned<Verification>,
+    irrevocable: bool,
+    #[serde(default)]
+    destinations: Vec<Text>,
+    max_age: Text,
+    #[serde(default)]
+    summaries: Vec<Text>,
+    receipts: Spanned<Receipts>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Release {
+    Same,
+    Other,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct InputTable {
+    step: Text,
+    release: Release,
+}
+
+/// The type line that every policy begins with.
+const TYPE: &str = "https://custody.dev/policy/v1";
+
+/// A fault before its place is counted out.
+struct Fault {
+    code: Code,
+    span: Range<usize>,
+    message: String,
+    remedy: String,
+}
+
+fn fault(span: Range<usize>, message: impl Into<String>, remedy: impl Into<String>) -> Fault {
+    Fault { code: Code::PolicyInvalid, span, message: message.into(), remedy: remedy.into() }
+}
+
+fn locate(text: &str, fault: Fault) -> PolicyFault {
+    let before = text.get(..fault.span.start).unwrap_or(text);
+    let line = before.matches('\n').count().saturating_add(1);
+    let start = before.rfind('\n').map_or(0, |i| i.saturating_add(1));
+    let excerpt = text.get(start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
+    let column = before.get(start..).unwrap_or_default().chars().count().saturating_add(1);
+    PolicyFault {
+        code: fault.code,
+        line,
+        column,
+        excerpt: excerpt.chars().take(160).collect(),
+        message: fault.message,
+        remedy: fault.remedy,
+    }
+}
+
+pub(super) fn read(text: &str) -> Result<Policy, PolicyFault> {
+    if text.len() > POLICY_BYTES {
+        let found = fault(0..0, format!("{} bytes", text.len()), format!("keep the policy under {POLICY_BYTES} bytes"));
+        return Err(locate(text, Fault { code: Code::ParseSizeExceeded, ..found }));
+    }
+    let table: PolicyTable = toml::from_str(text).map_err(|error| {
+        let remedy = "write every member that docs/formats/policy.md lists, and no other";
+        locate(text, fault(error.span().unwrap_or(0..0), error.message(), remedy))
+    })?;
+    Reader::default().policy(table).map_err(|fault| locate(text, fault))
+}
+
+fn parsed<T: FromStr<Err = Refusal>>(text: &Text) -> Result<T, Fault> {
+    text.get_ref().parse().map_err(|refusal: Refusal| Fault {
+        code: if refusal.code == Code::PolicyKeyWeak { Code::PolicyKeyWeak } else { Code::PolicyInvalid },
+        span: text.span(),
+        message: refusal.found.clone(),
+        remedy: format!("write {}", refusal.expected),
+    })
+}
+
+fn optional<T: FromStr<Err = Refusal>>(text: Option<&Text>) -> Result<Option<T>, Fault> {
+    text.map(parsed).transpose()
+}
+
+fn duration(text: &Text) -> Result<u64, Fault> {
+    let value = text.get_ref();
+    let split = value.len().saturating_sub(1);
+    let (number, unit) = (value.get(..split), value.get(split..));
+    let seconds = match unit {
+        Some("s") => 1,
+        Some("m") => 60,
+        Some("h") => 3_600,
+        Some("d") => 86_400,
+        _ => 0,
+    };
+    let count = number.filter(|n| n.bytes().all(|b| b.is_ascii_digit())).and_then(|n| n.parse::<u64>().ok());
+    count
+        .and_then(|count| count.checked_mul(seconds))
+        .filter(|total| *total > 0)
+        .ok_or_else(|| fault(text.span(), format!("{value:?} is no duration"), "write a number with s, m, h or d, like \"24h\""))
+}
+
+fn count(number: &Spanned<i64>, available: usize, of: &str) -> Result<NonZeroU32, Fault> {
+    let wanted = u32::try_from(*number.get_ref()).ok().and_then(NonZeroU32::new);
+    match wanted {
+        Some(wanted) if usize::try_from(wanted.get()).is_ok_and(|wanted| wanted <= available) => Ok(wanted),
+        Some(wanted) => {
+            Err(fault(number.span(), format!("{wanted} of only {available} {of}"), format!("ask for at most {available}, or name more {of}")))
+        }
+        None => Err(fault(number.span(), format!("{} is no count", number.get_ref()), "write a number from 1")),
+    }
+}
+
+fn not_empty<T>(list: &Spanned<Vec<T>>, what: &str) -> Result<(), Fault> {
+    if list.get_ref().is_empty() {
+        return Err(fault(list.span(), format!("no {what}"), format!("name at least one {what}; an empty list allows nothing")));
+    }
+    Ok(())
+}
+
+/// Refuses a list that names something twice, and gives it as a set.
+fn set(list: &[Text], known: impl Fn(&Label) -> bool, what: &str) -> Result<BTreeSet<Label>, Fault> {
+    let mut found = BTreeSet::new();
+    for text in list {
+        let label: Label = parsed(text)?;
+        if !known(&label) {
+            return Err(fault(text.span(), format!("there is no {what} {label}"), format!("define the {what}, or mend the name")));
+        }
+        if !found.insert(label.clone()) {
+            return Err(fault(text.span(), format!("{label} stands twice"), "name it once"));
+        }
+    }
+    Ok(found)
+}
+
+#[derive(Default)]
+struct Reader {
+    principals: BTreeMap<Label, Principal>,
+    owners: BTreeMap<custody_core::key::KeyId, Label>,
+    roles: BTreeMap<Label, BTreeSet<Label>>,
+    used_roles: BTreeSet<Label>,
+    used_machines: BTreeSet<Label>,
+}
+
+impl Reader {
+    fn policy(mut self, table: PolicyTable) -> Result<Policy, Fault> {
+        if table.policy.get_ref() != TYPE {
+            return Err(fault(table.policy.span(), "an unknown kind of policy", format!("write policy = \"{TYPE}\"")));
+        }
+        let version = u64::try_from(*table.version.get_ref()).ok().filter(|version| *version >= 1);
+        let version = version.ok_or_else(|| fault(table.version.span(), "no version", "count versions from 1"))?;
+        if (version == 1) != table.previous.is_none() {
+            let remedy = "name the statement id of the version before in `previous`, from version 2 on and not in version 1";
+            return Err(fault(table.version.span(), "version and `previous` do not fit", remedy));
+        }
+        for (name, principal) in &table.people {
+            self.principal(name, principal, true)?;
+        }
+        for (name, principal) in &table.machines {
+            self.principal(name, principal, false)?;
+        }
+        for (name, role) in &table.roles {
+            not_empty(&role.members, "member")?;
+            let members = set(role.members.get_ref(), |label| self.is_person(label), "person")?;
+            self.roles.insert(parsed(name)?, members);
+        }
+        not_empty(&table.root.people, "person")?;
+        let members = set(table.root.people.get_ref(), |label| self.is_person(label), "person")?;
+        let threshold = count(&table.root.threshold, members.len(), "people")?;
+        let mut products = BTreeMap::new();
+        if table.products.is_empty() {
+            return Err(fault(0..0, "no product", "define at least one product"));
+        }
+        for (name, product) in &table.products {
+            let product = self.product(product)?;
+            products.insert(parsed(name)?, product);
+        }
+        self.nothing_unused(&table)?;
+        let origins = table.origins.iter().map(origin).collect::<Result<_, _>>()?;
+        Ok(Policy {
+            version,
+            previous: optional(table.previous.as_ref())?,
+            expires: parsed(&table.expires)?,
+            instance: parsed(&table.instance)?,
+            clock_skew: duration(&table.clock_skew)?,
+            root: Quorum { members, threshold },
+            origins,
+            principals: self.principals,
+            roles: self.roles,
+            products,
+            owners: self.owners,
+        })
+    }
+
+    fn is_person(&self, label: &Label) -> bool {
+        self.principals.get(label).is_some_and(|principal| principal.is_person)
+    }
+
+    fn is_machine(&self, label: &Label) -> bool {
+        self.principals.get(label).is_some_and(|principal| !principal.is_person)
+    }
+
+    fn principal(&mut self, name: &Text, table: &PrincipalTable, is_person: bool) -> Result<(), Fault> {
+        not_empty(&table.keys, "key")?;
+        let label: Label = parsed(name)?;
+        let mut keys = Vec::new();
+        for entry in table.keys.get_ref() {
+            let key: PublicKey = parsed(&entry.key)?;
+            if let Some(owner) = self.owners.insert(key.id(), label.clone()) {
+                let message = format!("this key stands here already, for {owner}");
+                let found = fault(entry.key.span(), message, "give every principal keys of its own, each once");
+                return Err(Fault { code: Code::PolicyKeyDuplicate, ..found });
+            }
+            if !is_person && key.dsse_scheme().is_none() {
+                return Err(fault(entry.key.span(), "a security key for a machine", "give machines plain keys"));
+            }
+            let (from, until) = (optional(entry.from.as_ref())?, optional(entry.until.as_ref())?);
+            keys.push(Key { key, from, until, revoked: entry.revoked, user_verification: entry.user_verification });
+        }
+        if self.principals.insert(label, Principal { is_person, keys }).is_some() {
+            return Err(fault(name.span(), "a person and a machine of one name", "give them different names"));
+        }
+        Ok(())
+    }
+
+    fn machines(&mut self, list: &[Text]) -> Result<BTreeSet<Label>, Fault> {
+        let machines = set(list, |label| self.is_machine(label), "machine")?;
+        self.used_machines.extend(machines.iter().cloned());
+        Ok(machines)
+    }
+
+    /// Roles stand for their members; machines, where they may stand beside roles, for themselves.
+    fn members(&mut self, list: &Spanned<Vec<Text>>, machines_too: bool) -> Result<BTreeSet<Label>, Fault> {
+        not_empty(list, "role")?;
+        let known = |label: &Label| self.roles.contains_key(label) || (machines_too && self.is_machine(label));
+        let mut members = BTreeSet::new();
+        for label in set(list.get_ref(), known, "role")? {
+            if let Some(role) = self.roles.get(&label) {
+                members.extend(role.iter().cloned());
+                self.used_roles.insert(label);
+            } else {
+                self.used_machines.insert(label.clone());
+                members.insert(label);
+            }
+        }
+        Ok(members)
+    }
+
+    fn product(&mut self, table: &ProductTable) -> Result<Product, Fault> {
+        not_empty(&table.channels, "channel")?;
+        not_empty(&table.desk, "machine")?;
+        let phase_names: BTreeSet<Label> = table.phases.keys().map(parsed).collect::<Result<_, _>>()?;
+        let step_names: BTreeSet<Label> = table.steps.keys().map(parsed).collect::<Result<_, _>>()?;
+        let mut phases = BTreeMap::new();
+        for (name, phase) in &table.phases {
+            let label: Label = parsed(name)?;
+            let phase = self.phase(phase, &label, &phase_names)?;
+            phases.insert(label, phase);
+        }
+        let (mut steps, mut used) = (BTreeMap::new(), BTreeSet::new());
+        for (name, step) in &table.steps {
+            let step = self.step(step, &phase_names, &step_names)?;
+            used.insert(step.phase.clone());
+            steps.insert(parsed(name)?, step);
+        }
+        if let Some(name) = table.phases.keys().find(|name| parsed(name).is_ok_and(|label: Label| !used.contains(&label))) {
+            return Err(fault(name.span(), "a phase without steps", "give it a step, or remove it"));
+        }
+        Ok(Product {
+            source: table.source.get_ref().clone(),
+            channels: set(table.channels.get_ref(), |_| true, "channel")?,
+            desk: self.machines(table.desk.get_ref())?,
+            propose: self.members(&table.propose, true)?,
+            resolve: self.members(&table.resolve, false)?,
+            phases,
+            steps,
+        })
+    }
+
+    fn phase(&mut self, table: &PhaseTable, own: &Label, names: &BTreeSet<Label>) -> Result<Phase, Fault> {
+        not_empty(&table.approve, "role")?;
+        let mut approve: Vec<(Label, NonZeroU32)> = Vec::new();
+        for entry in table.approve.get_ref() {
+            let role: Label = parsed(&entry.role)?;
+            let Some(members) = self.roles.get(&role) else {
+                return Err(fault(entry.role.span(), format!("there is no role {role}"), "define the role, or mend the name"));
+            };
+            if approve.iter().any(|(known, _)| *known == role) {
+                return Err(fault(entry.role.span(), format!("{role} stands twice"), "name each role once, with its count"));
+            }
+            approve.push((role.clone(), count(&entry.count, members.len(), "people")?));
+            self.used_roles.insert(role);
+        }
+        let earlier = |label: &Label| names.contains(label) && label != own;
+        Ok(Phase {
+            approve,
+            proposer_counts: table.proposer_counts,
+            signoff_max_age: duration(&table.sign_off_max_age)?,
+            after: set(&table.after, earlier, "earlier phase")?,
+        })
+    }
+
+    fn step(&mut self, table: &StepTable, phases: &BTreeSet<Label>, steps: &BTreeSet<Label>) -> Result<Step, Fault> {
+        not_empty(&table.perform, "machine")?;
+        not_empty(&table.outputs, "output")?;
+        if let Receipts::Required = table.receipts.get_ref() {
+            let remedy = "write receipts = \"none\": this version of Custody has no transparency log to ask";
+            return Err(fault(table.receipts.span(), "receipts cannot be required yet", remedy));
+        }
+        let full = matches!(table.verification.get_ref(), Verification::Full);
+        if table.irrevocable && (!full || !table.summaries.is_empty()) {
+            let remedy = "write verification = \"full\" and no summaries: what cannot be taken back is checked to the root";
+            return Err(fault(table.verification.span(), "an irrevocable step that verifies less than everything", remedy));
+        }
+        if table.schedule.is_empty() == table.scheduled_by.is_none() {
+            return Err(fault(table.phase.span(), "no one way to get tasks", "write either schedule or scheduled-by"));
+        }
+        let one = |text: &Text, known: &BTreeSet<Label>, what: &str| -> Result<Label, Fault> {
+            let label: Label = parsed(text)?;
+            if known.contains(&label) {
+                return Ok(label);
+            }
+            Err(fault(text.span(), format!("there is no {what} {label}"), format!("define the {what}, or mend the name")))
+        };
+        let input = |entry: &InputTable| {
+            let step = one(&entry.step, steps, "step")?;
+            Ok(StepInput { step, other_release: matches!(entry.release, Release::Other) })
+        };
+        Ok(Step {
+            phase: one(&table.phase, phases, "phase")?,
+            perform: self.machines(table.perform.get_ref())?,
+            schedule: self.machines(&table.schedule)?,
+            scheduled_by: table.scheduled_by.as_ref().map(|text| one(text, steps, "step")).transpose()?,
+            source: table.source,
+            inputs: table.inputs.iter().map(input).collect::<Result<_, Fault>>()?,
+            externals: table.externals.iter().map(|uri| place(uri)).collect::<Result<_, _>>()?,
+            outputs: table.outputs.get_ref().iter().map(parsed).collect::<Result<_, _>>()?,
+            network: table.network,
+            full,
+            irrevocable: table.irrevocable,
+            destinations: table.destinations.iter().map(|uri| place(uri)).collect::<Result<_, _>>()?,
+            max_age: duration(&table.max_age)?,
+            summaries: self.machines(&table.summaries)?,
+        })
+    }
+
+    /// A rule that nothing uses is a rule that somebody believes in wrongly.
+    fn nothing_unused(&self, table: &PolicyTable) -> Result<(), Fault> {
+        let unused = |name: &&Text, used: &BTreeSet<Label>| parsed(name).is_ok_and(|label: Label| !used.contains(&label));
+        if let Some(name) = table.roles.keys().find(|name| unused(name, &self.used_roles)) {
+            return Err(fault(name.span(), "a role that no rule names", "use it, or remove it"));
+        }
+        if let Some(name) = table.machines.keys().find(|name| unused(name, &self.used_machines)) {
+            return Err(fault(name.span(), "a machine that no rule names", "use it, or remove it"));
+        }
+        Ok(())
+    }
+}
+
+/// The beginning of a URI, without anything that could mean another place than it seems to.
+fn place(uri: &Text) -> Result<String, Fault> {
+    let text = uri.get_ref();
+    let clean = text.contains("://") && !text.contains("..") && !text.contains(['%', '@', '\\', '*', '?', ' ']);
+    if clean { Ok(text.clone()) } else { Err(fault(uri.span(), "no plain URI", "write scheme, host and path; end it with / to allow all below")) }
+}
+
+fn origin(text: &Text) -> Result<String, Fault> {
+    let value = text.get_ref();
+    let host = value.strip_prefix("https://").or_else(|| value.strip_prefix("http://localhost").map(|_| "localhost"));
+    match host {
+        Some(host) if !host.is_empty() && !host.contains(['/', '*', '@']) => Ok(value.to_owned()),
+        _ => Err(fault(text.span(), format!("{value:?} is no web origin"), "write an origin like \"https://desk.example.org\"")),
+    }
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Self {
+        Self::new(fault.code, "policy", fault.remedy, fault.message.to_string())
+    }
+}

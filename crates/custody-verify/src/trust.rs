@@ -1,0 +1,169 @@
+//! From a pinned policy to the newest one: the rotation chain, and what was seen before.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::ToString;
+use alloc::vec::Vec;
+
+use custody_core::envelope::{Envelope, Keyring, Payload, PolicyText, StatementId};
+use custody_core::time::Time;
+use custody_core::{Code, Refusal};
+
+use crate::policy::Policy;
+
+/// What a verifier remembers: it never goes back behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Floor {
+    /// The highest policy version seen.
+    pub version: u64,
+    /// The statement id of that policy.
+    pub policy: StatementId,
+    /// The latest time that was verified.
+    pub time: Time,
+}
+
+/// Policies that a pin leads to, each signed by the root of the one before and by its own.
+#[derive(Clone, Debug)]
+pub struct PolicyChain {
+    older: Vec<(StatementId, Policy)>,
+    newest: (StatementId, Policy),
+    keyring: Keyring,
+}
+
+fn signed_policy(envelope: &Envelope) -> Result<Policy, Refusal> {
+    let text = PolicyText::parse(envelope.unverified_payload())?;
+    Ok(Policy::parse(&text.0)?)
+}
+
+/// Whether the root of `judge` signed the envelope, at its threshold.
+fn check_root(envelope: &Envelope, judge: &Policy, now: Time) -> Result<(), Refusal> {
+    let at = format!("policy {}", envelope.id().short());
+    let signed = envelope.open::<PolicyText>(&judge.keyring()).map_err(|refusal| refusal.within(&at))?;
+    let root = |signer: &_| judge.entitled(signer, &judge.root.members, now, "the policy's signature");
+    signed.by_ref().verify(judge.root.threshold, root).map(|_| ()).map_err(|refusal| {
+        let below = refusal.code == Code::EnvThresholdNotMet;
+        let code = if below { Code::PolicySignatureThreshold } else { refusal.code };
+        Refusal { code, ..refusal }.within(&at)
+    })
+}
+
+impl PolicyChain {
+    /// Starts at the policy whose statement id is pinned. Its own root must have signed it: a pin
+    /// says which document is meant, the signatures that people stand behind it.
+    pub fn pinned(pin: StatementId, envelope: &Envelope, now: Time) -> Result<Self, Refusal> {
+        if envelope.id() != pin {
+            return Err(Refusal::new(Code::PolicyUntrusted, "policy", format!("the pinned policy {pin}"), envelope.id().to_string()));
+        }
+        let policy = signed_policy(envelope)?;
+        check_root(envelope, &policy, now)?;
+        let keyring = policy.keyring();
+        Ok(Self { older: Vec::new(), newest: (pin, policy), keyring })
+    }
+
+    /// Goes on to the next version: signed by the root of the newest so far and by its own.
+    pub fn rotate(&mut self, envelope: &Envelope, now: Time) -> Result<(), Refusal> {
+        let (id, newest) = (&self.newest.0, &self.newest.1);
+        if envelope.id() == *id {
+            return Ok(());
+        }
+        let next = signed_policy(envelope)?;
+        let at = format!("policy {}", envelope.id().short());
+        let wanted = newest.version.saturating_add(1);
+        let refuse = |code, expected, found| Err(Refusal::new(code, at.clone(), expected, found));
+        if next.version <= newest.version {
+            let same = self.get(envelope.id()).is_some();
+            let code = if next.version == newest.version { Code::PolicyEquivocation } else { Code::PolicyRollback };
+            return if same { Ok(()) } else { refuse(code, format!("version {wanted}"), format!("version {}", next.version)) };
+        }
+        if next.version != wanted {
+            return refuse(Code::PolicyVersionGap, format!("version {wanted}"), format!("version {}", next.version));
+        }
+        if next.previous != Some(*id) {
+            let found = next.previous.map_or_else(|| "nothing".to_string(), |id| id.to_string());
+            return refuse(Code::PolicyVersionGap, format!("previous = {id}"), found);
+        }
+        if next.instance != newest.instance {
+            return refuse(Code::ChainInstanceMismatch, newest.instance.to_string(), next.instance.to_string());
+        }
+        check_root(envelope, newest, now)?;
+        check_root(envelope, &next, now)?;
+        for entry in next.principals.values().flat_map(|principal| &principal.keys) {
+            self.keyring.insert(entry.key.clone());
+        }
+        let before = core::mem::replace(&mut self.newest, (envelope.id(), next));
+        self.older.push(before);
+        Ok(())
+    }
+
+    /// The longest chain from the pin through these envelopes. Policies that do not link to it are
+    /// left aside: nothing that anybody adds can take a valid chain away.
+    pub fn establish<'e>(
+        pin: StatementId,
+        envelopes: impl IntoIterator<Item = &'e Envelope>,
+        floor: Option<Floor>,
+        now: Time,
+    ) -> Result<Self, Refusal> {
+        let policies: Vec<&Envelope> =
+            envelopes.into_iter().filter(|envelope| envelope.payload_type() == PolicyText::TYPE).collect();
+        let first = policies.iter().find(|envelope| envelope.id() == pin);
+        let first = first.ok_or_else(|| {
+            Refusal::new(Code::PolicyUntrusted, "policy", format!("the pinned policy {pin}"), "not among the evidence")
+        })?;
+        let mut chain = Self::pinned(pin, first, now)?;
+        let mut by_previous: BTreeMap<StatementId, Vec<&Envelope>> = BTreeMap::new();
+        for envelope in &policies {
+            if let Some(previous) = signed_policy(envelope).ok().and_then(|policy| policy.previous) {
+                by_previous.entry(previous).or_default().push(envelope);
+            }
+        }
+        loop {
+            let id = chain.newest.0;
+            let next = by_previous.get(&id).map(Vec::as_slice).unwrap_or_default();
+            let mut valid = next.iter().filter_map(|envelope| {
+                let mut longer = chain.clone();
+                longer.rotate(envelope, now).ok().map(|()| longer)
+            });
+            let Some(longer) = valid.next() else { break };
+            if let Some(other) = valid.next() {
+                let (a, b) = (longer.newest.0, other.newest.0);
+                return Err(Refusal::new(Code::PolicyEquivocation, "policy", format!("one version after {id}"), format!("{a} and {b}")));
+            }
+            chain = longer;
+        }
+        floor.map_or(Ok(()), |floor| chain.check_floor(floor))?;
+        Ok(chain)
+    }
+
+    fn check_floor(&self, floor: Floor) -> Result<(), Refusal> {
+        let (id, newest) = (&self.newest.0, &self.newest.1);
+        let seen = format!("version {} ({}), which was seen before", floor.version, floor.policy);
+        let known = self.get(floor.policy).is_some();
+        match newest.version.cmp(&floor.version) {
+            core::cmp::Ordering::Less => {
+                Err(Refusal::new(Code::PolicyRollback, "policy", seen, format!("version {} at most", newest.version)))
+            }
+            _ if !known => Err(Refusal::new(Code::PolicyEquivocation, "policy", seen, id.to_string())),
+            _ => Ok(()),
+        }
+    }
+
+    /// The newest policy and its statement id.
+    pub const fn newest(&self) -> (StatementId, &Policy) {
+        (self.newest.0, &self.newest.1)
+    }
+
+    /// The policy of this id, if it is in the chain.
+    pub fn get(&self, id: StatementId) -> Option<&Policy> {
+        self.iter().find(|(known, _)| *known == id).map(|(_, policy)| policy)
+    }
+
+    /// All keys of all versions: what makes a signature worth looking at.
+    pub const fn keyring(&self) -> &Keyring {
+        &self.keyring
+    }
+
+    /// All policies, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = (StatementId, &Policy)> {
+        self.older.iter().chain([&self.newest]).map(|(id, policy)| (*id, policy))
+    }
+}
