@@ -190,22 +190,15 @@ impl Refusal {
     /// The same refusal, seen from the outside: `outer` is put before the place.
     #[must_use]
     pub fn within(mut self, outer: &str) -> Self {
-        self.at = if self.at.is_empty() {
-            outer.into()
-        } else {
-            alloc::format!("{outer}: {}", self.at)
-        };
+        self.at =
+            if self.at.is_empty() { outer.into() } else { alloc::format!("{outer}: {}", self.at) };
         self
     }
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}: {}: expected {}, found {}",
-            self.code, self.at, self.expected, self.found
-        )
+        write!(f, "{}: {}: expected {}, found {}", self.code, self.at, self.expected, self.found)
     }
 }
 

@@ -6,8 +6,9 @@
 use crate::key::PublicKey;
 use aws_lc_rs::digest;
 use aws_lc_rs::signature::{
-    self, ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_ASN1, ECDSA_P384_SHA384_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256,
-    RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256, RsaPublicKeyComponents, UnparsedPublicKey,
+    self, ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_ASN1,
+    ECDSA_P384_SHA384_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA512,
+    RSA_PSS_2048_8192_SHA256, RsaPublicKeyComponents, UnparsedPublicKey,
 };
 
 /// How a signature is made from a message: the algorithm belongs to the key and the format, never
@@ -42,12 +43,19 @@ pub fn signature_fits(key: &PublicKey, scheme: Scheme, message: &[u8], sig: &[u8
             let nonce_point_is_weak = sig.first_chunk().is_none_or(ed25519_point_is_weak);
             !nonce_point_is_weak && !ed25519_point_is_weak(point) && unparsed(&ED25519, point)
         }
-        (PublicKey::EcdsaP256(point), Scheme::EcdsaP256Der) => unparsed(&ECDSA_P256_SHA256_ASN1, point),
-        (PublicKey::EcdsaP256(point) | PublicKey::SkEcdsaP256 { point, .. }, Scheme::EcdsaP256Fixed) => {
-            unparsed(&ECDSA_P256_SHA256_FIXED, point)
+        (PublicKey::EcdsaP256(point), Scheme::EcdsaP256Der) => {
+            unparsed(&ECDSA_P256_SHA256_ASN1, point)
         }
-        (PublicKey::EcdsaP384(point), Scheme::EcdsaP384Der) => unparsed(&ECDSA_P384_SHA384_ASN1, point),
-        (PublicKey::EcdsaP384(point), Scheme::EcdsaP384Fixed) => unparsed(&ECDSA_P384_SHA384_FIXED, point),
+        (
+            PublicKey::EcdsaP256(point) | PublicKey::SkEcdsaP256 { point, .. },
+            Scheme::EcdsaP256Fixed,
+        ) => unparsed(&ECDSA_P256_SHA256_FIXED, point),
+        (PublicKey::EcdsaP384(point), Scheme::EcdsaP384Der) => {
+            unparsed(&ECDSA_P384_SHA384_ASN1, point)
+        }
+        (PublicKey::EcdsaP384(point), Scheme::EcdsaP384Fixed) => {
+            unparsed(&ECDSA_P384_SHA384_FIXED, point)
+        }
         (PublicKey::Rsa { n, e }, _) => {
             let algorithm = match scheme {
                 Scheme::RsaPssSha256 => &RSA_PSS_2048_8192_SHA256,
@@ -67,7 +75,9 @@ pub fn ec_point_is_valid(key: &PublicKey) -> bool {
         PublicKey::EcdsaP256(point) | PublicKey::SkEcdsaP256 { point, .. } => {
             signature::ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).is_ok()
         }
-        PublicKey::EcdsaP384(point) => signature::ParsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, point).is_ok(),
+        PublicKey::EcdsaP384(point) => {
+            signature::ParsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, point).is_ok()
+        }
         PublicKey::Ed25519(_) | PublicKey::SkEd25519 { .. } | PublicKey::Rsa { .. } => true,
     }
 }
@@ -84,12 +94,14 @@ const SMALL_ORDER_Y: [[u8; 32]; 5] = {
         one,
         minus_one,
         [
-            0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f, 0x2a, 0x20,
-            0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
+            0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10,
+            0x67, 0x0f, 0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77,
+            0x92, 0xac, 0x03, 0x7a,
         ],
         [
-            0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0, 0xd5, 0xdf,
-            0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+            0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef,
+            0x98, 0xf0, 0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88,
+            0x6d, 0x53, 0xfc, 0x05,
         ],
     ]
 };

@@ -157,8 +157,13 @@ mod tests {
     #[test]
     fn known_digest_of_nothing() {
         let (digests, size) = Hasher::new(true).finish();
-        assert_eq!(digests.sha256.to_string(), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
-        assert!(digests.sha512.unwrap().to_string().starts_with("cf83e1357eefb8bdf1542850d66d8007"));
+        assert_eq!(
+            digests.sha256.to_string(),
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+        );
+        assert!(
+            digests.sha512.unwrap().to_string().starts_with("cf83e1357eefb8bdf1542850d66d8007")
+        );
         assert_eq!(size, 0);
     }
 
@@ -166,7 +171,14 @@ mod tests {
     fn only_full_lower_case_hexadecimal() {
         let good = Sha256::of(b"x").to_string();
         assert!(good.parse::<Sha256>().is_ok());
-        for bad in [good.to_uppercase(), format!("0x{}", &good[2..]), format!("sha256:{good}"), good[1..].into(), format!("{good}0"), format!(" {}", &good[1..])] {
+        for bad in [
+            good.to_uppercase(),
+            format!("0x{}", &good[2..]),
+            format!("sha256:{good}"),
+            good[1..].into(),
+            format!("{good}0"),
+            format!(" {}", &good[1..]),
+        ] {
             assert_eq!(bad.parse::<Sha256>().unwrap_err().code, Code::StmtDigestFormat, "{bad}");
         }
     }

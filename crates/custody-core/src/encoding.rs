@@ -43,7 +43,12 @@ pub fn base64url(bytes: &[u8]) -> String {
 pub fn base64_decode(text: &str) -> Result<Vec<u8>, Refusal> {
     let engine = if text.contains(['-', '_']) { &URL_SAFE } else { &STANDARD };
     engine.decode(text).map_err(|error| {
-        Refusal::new(Code::ParseBase64Invalid, "", "canonical base64 with padding", alloc::format!("{error}"))
+        Refusal::new(
+            Code::ParseBase64Invalid,
+            "",
+            "canonical base64 with padding",
+            alloc::format!("{error}"),
+        )
     })
 }
 

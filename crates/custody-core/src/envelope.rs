@@ -59,13 +59,14 @@ impl FromStr for StatementId {
 
 /// The bytes that a DSSE signature covers (DSSE protocol, "PAE"). Lengths are in bytes.
 pub fn pae(payload_type: &str, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len()).into_bytes();
+    let mut bytes =
+        format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len()).into_bytes();
     bytes.extend_from_slice(payload);
     bytes
 }
 
 /// One signature of an envelope. The key id is a hint that nobody vouches for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Signature {
     /// Which key the signature says it was made with.
     pub keyid: Option<String>,
@@ -147,7 +148,9 @@ impl Payload for PolicyText {
     fn parse(bytes: &[u8]) -> Result<Self, Refusal> {
         match core::str::from_utf8(bytes) {
             Ok(text) => Ok(Self(text.to_owned())),
-            Err(error) => Err(Refusal::new(Code::ParseUnicodeInvalid, "policy", "UTF-8", error.to_string())),
+            Err(error) => {
+                Err(Refusal::new(Code::ParseUnicodeInvalid, "policy", "UTF-8", error.to_string()))
+            }
         }
     }
 }
@@ -161,14 +164,19 @@ fn parse_signature(value: Value<'_>, at: &str) -> Result<Signature, Refusal> {
     let keyid = object.optional("keyid").map(|value| match value {
         Value::String(text) if text.len() <= KEYID_BYTES => Ok(text.into_owned()),
         Value::String(text) => {
-            let (limit, found) = (format!("at most {KEYID_BYTES} bytes"), format!("{} bytes", text.len()));
+            let (limit, found) =
+                (format!("at most {KEYID_BYTES} bytes"), format!("{} bytes", text.len()));
             Err(Refusal::new(Code::ParseSizeExceeded, format!("{at}.keyid"), limit, found))
         }
         other => other.into_text(at),
     });
     let sig = match object.required("sig")? {
         Value::String(text) => base64_decode(&text).map_err(|refusal| refusal.within(at))?,
-        other => return other.into_text(&format!("{at}.sig")).map(|_| Signature { keyid: None, sig: Vec::new() }),
+        other => {
+            return other
+                .into_text(&format!("{at}.sig"))
+                .map(|_| Signature { keyid: None, sig: Vec::new() });
+        }
     };
     Ok(Signature { keyid: keyid.transpose()?.filter(|id| !id.is_empty()), sig })
 }
@@ -186,11 +194,14 @@ impl Envelope {
 
     /// Reads the JSON form. Members that DSSE does not define are ignored, as it demands.
     pub fn parse(bytes: &[u8]) -> Result<Self, Refusal> {
-        let value = json::parse(bytes, ENVELOPE_BYTES, ENVELOPE_BYTES).map_err(|refusal| refusal.within("envelope"))?;
+        let value = json::parse(bytes, ENVELOPE_BYTES, ENVELOPE_BYTES)
+            .map_err(|refusal| refusal.within("envelope"))?;
         let mut object = value.into_object("envelope")?;
         let payload_type = object.text("payloadType")?;
         let payload = match missing(object.optional("payload"), "envelope.payload")? {
-            Value::String(text) => base64_decode(&text).map_err(|refusal| refusal.within("envelope.payload"))?,
+            Value::String(text) => {
+                base64_decode(&text).map_err(|refusal| refusal.within("envelope.payload"))?
+            }
             other => other.into_text("envelope.payload")?.into_bytes(),
         };
         let list = match object.optional("signatures") {
@@ -198,15 +209,29 @@ impl Envelope {
             Some(value) => value.into_list("envelope.signatures")?,
         };
         if list.is_empty() {
-            return Err(Refusal::new(Code::EnvNoSignature, "envelope.signatures", "a signature", "none"));
+            return Err(Refusal::new(
+                Code::EnvNoSignature,
+                "envelope.signatures",
+                "a signature",
+                "none",
+            ));
         }
         if list.len() > SIGNATURES {
-            let (limit, found) = (format!("at most {SIGNATURES} signatures"), list.len().to_string());
-            return Err(Refusal::new(Code::ParseCountExceeded, "envelope.signatures", limit, found));
+            let (limit, found) =
+                (format!("at most {SIGNATURES} signatures"), list.len().to_string());
+            return Err(Refusal::new(
+                Code::ParseCountExceeded,
+                "envelope.signatures",
+                limit,
+                found,
+            ));
         }
         let place = |i: usize| format!("envelope.signatures[{i}]");
-        let signatures: Result<_, _> =
-            list.into_iter().enumerate().map(|(i, value)| parse_signature(value, &place(i))).collect();
+        let signatures: Result<_, _> = list
+            .into_iter()
+            .enumerate()
+            .map(|(i, value)| parse_signature(value, &place(i)))
+            .collect();
         Ok(Self::assemble(payload_type, payload, signatures?))
     }
 
@@ -214,7 +239,9 @@ impl Envelope {
     pub fn to_json(&self) -> String {
         let signature = |signature: &Signature| {
             let keyid = signature.keyid.as_ref().map(Value::text);
-            Value::object([]).with("keyid", keyid).with("sig", Some(Value::text(base64(&signature.sig))))
+            Value::object([])
+                .with("keyid", keyid)
+                .with("sig", Some(Value::text(base64(&signature.sig))))
         };
         Value::object([
             ("payloadType", Value::text(&self.payload_type)),
@@ -271,9 +298,13 @@ impl Envelope {
         let message = self.pae();
         let mut signers: Vec<Signer> = Vec::new();
         let mut fault: Option<Refusal> = None;
-        for signature in &self.signatures {
+        // in an order of their own, so that the order in the envelope decides nothing
+        let mut signatures: Vec<&Signature> = self.signatures.iter().collect();
+        signatures.sort_unstable();
+        for signature in signatures {
             match signer(signature, &message, keyring) {
-                Ok(found) if signers.iter().all(|known| known.key != found.key) => signers.push(found),
+                // one key may sign in two forms, of which only one is what the policy asks for
+                Ok(found) if !signers.contains(&found) => signers.push(found),
                 Ok(_) => {}
                 Err(refusal) => {
                     if fault.as_ref().is_none_or(|known| known.code == Code::EnvKeyUnknown) {
@@ -284,16 +315,21 @@ impl Envelope {
         }
         match fault {
             Some(refusal) if signers.is_empty() => Err(refusal),
-            None if signers.is_empty() => {
-                Err(Refusal::new(Code::EnvNoSignature, "envelope.signatures", "a signature", "none"))
-            }
+            None if signers.is_empty() => Err(Refusal::new(
+                Code::EnvNoSignature,
+                "envelope.signatures",
+                "a signature",
+                "none",
+            )),
             _ => Ok(signers),
         }
     }
 }
 
 fn signer(signature: &Signature, message: &[u8], keyring: &Keyring) -> Result<Signer, Refusal> {
-    let unknown = |found: String| Refusal::new(Code::EnvKeyUnknown, "signature", "a key that the policy lists", found);
+    let unknown = |found: String| {
+        Refusal::new(Code::EnvKeyUnknown, "signature", "a key that the policy lists", found)
+    };
     if signature.sig.starts_with(b"SSHSIG") {
         let ssh = SshSignature::parse(&signature.sig)?;
         let claimed = ssh.claimed_key();
@@ -310,11 +346,18 @@ fn signer(signature: &Signature, message: &[u8], keyring: &Keyring) -> Result<Si
         return if fits(key) {
             Ok(Signer { key: id, form: Form::Plain })
         } else {
-            Err(Refusal::new(Code::EnvSignatureInvalid, "signature", format!("a signature by key {}", id.short()), "one that does not fit these bytes"))
+            Err(Refusal::new(
+                Code::EnvSignatureInvalid,
+                "signature",
+                format!("a signature by key {}", id.short()),
+                "one that does not fit these bytes",
+            ))
         };
     }
     let found = keyring.0.iter().take(MAX_TRIALS).find(|(_, key)| fits(key));
-    found.map(|(id, _)| Signer { key: *id, form: Form::Plain }).ok_or_else(|| unknown(format!("key id {shown:?}")))
+    found
+        .map(|(id, _)| Signer { key: *id, form: Form::Plain })
+        .ok_or_else(|| unknown(format!("key id {shown:?}")))
 }
 
 /// How many keys are tried for a signature whose key id says nothing.
@@ -334,7 +377,7 @@ impl<T> Signed<T> {
         self.id
     }
 
-    /// The known keys that signed.
+    /// The known keys that signed, each with its form; a key that signed in two forms stands twice.
     pub fn signers(&self) -> &[Signer] {
         &self.signers
     }

@@ -40,19 +40,25 @@ pub enum Value<'a> {
 /// Reads one document of at most `max_bytes`. Strings may be as long as `max_string`.
 pub fn parse(bytes: &[u8], max_bytes: usize, max_string: usize) -> Result<Value<'_>, Refusal> {
     if bytes.len() > max_bytes {
-        let (limit, found) = (format!("at most {max_bytes} bytes"), format!("{} bytes", bytes.len()));
+        let (limit, found) =
+            (format!("at most {max_bytes} bytes"), format!("{} bytes", bytes.len()));
         return Err(Refusal::new(Code::ParseSizeExceeded, "", limit, found));
     }
     let text = core::str::from_utf8(bytes)
         .map_err(|error| Refusal::new(Code::ParseUnicodeInvalid, "", "UTF-8", error.to_string()))?;
     if text.starts_with('\u{feff}') {
-        return Err(Refusal::new(Code::ParseUnicodeInvalid, "", "text without byte order mark", "a byte order mark"));
+        return Err(Refusal::new(
+            Code::ParseUnicodeInvalid,
+            "",
+            "text without byte order mark",
+            "a byte order mark",
+        ));
     }
     let state = State { first: RefCell::new(None), values: RefCell::new(0), max_string };
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let value = Seed { state: &state, depth: 0 }.deserialize(&mut deserializer).map_err(|error| {
-        state.first.take().unwrap_or_else(|| syntax(&error))
-    })?;
+    let value = Seed { state: &state, depth: 0 }
+        .deserialize(&mut deserializer)
+        .map_err(|error| state.first.take().unwrap_or_else(|| syntax(&error)))?;
     deserializer.end().map_err(|error| {
         Refusal::new(Code::ParseTrailingData, "", "the end of the document", error.to_string())
     })?;
@@ -61,7 +67,10 @@ pub fn parse(bytes: &[u8], max_bytes: usize, max_string: usize) -> Result<Value<
 
 fn syntax(error: &serde_json::Error) -> Refusal {
     let found = error.to_string();
-    let code = if ["surrogate", "hex escape", "unicode code point"].iter().any(|word| found.contains(word)) {
+    let code = if ["surrogate", "hex escape", "unicode code point"]
+        .iter()
+        .any(|word| found.contains(word))
+    {
         Code::ParseUnicodeInvalid
     } else if found.contains("number out of range") {
         Code::ParseNumberUnsafe
@@ -78,7 +87,12 @@ struct State {
 }
 
 impl State {
-    fn fail<E: serde::de::Error>(&self, code: Code, expected: impl Into<String>, found: impl Into<String>) -> E {
+    fn fail<E: serde::de::Error>(
+        &self,
+        code: Code,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) -> E {
         self.first.borrow_mut().get_or_insert(Refusal::new(code, "", expected, found));
         E::custom("refused")
     }
@@ -87,7 +101,11 @@ impl State {
         if text.len() <= self.max_string {
             return Ok(());
         }
-        Err(self.fail(Code::ParseSizeExceeded, format!("strings of at most {} bytes", self.max_string), format!("{} bytes", text.len())))
+        Err(self.fail(
+            Code::ParseSizeExceeded,
+            format!("strings of at most {} bytes", self.max_string),
+            format!("{} bytes", text.len()),
+        ))
     }
 }
 
@@ -100,7 +118,11 @@ struct Seed<'s> {
 impl<'s> Seed<'s> {
     fn deeper<E: serde::de::Error>(self) -> Result<Self, E> {
         if self.depth >= DEPTH {
-            return Err(self.state.fail(Code::ParseDepthExceeded, format!("at most {DEPTH} levels"), "more"));
+            return Err(self.state.fail(
+                Code::ParseDepthExceeded,
+                format!("at most {DEPTH} levels"),
+                "more",
+            ));
         }
         Ok(Self { depth: self.depth.saturating_add(1), ..self })
     }
@@ -113,7 +135,11 @@ impl<'de> DeserializeSeed<'de> for Seed<'_> {
         let mut values = self.state.values.borrow_mut();
         *values = values.saturating_add(1);
         if *values > VALUES {
-            return Err(self.state.fail(Code::ParseCountExceeded, format!("at most {VALUES} values"), "more"));
+            return Err(self.state.fail(
+                Code::ParseCountExceeded,
+                format!("at most {VALUES} values"),
+                "more",
+            ));
         }
         drop(values);
         deserializer.deserialize_any(self)
@@ -140,11 +166,19 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 
     fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Value<'de>, E> {
-        Err(self.state.fail(Code::ParseNumberUnsafe, "a whole number from 0 to 2^64 - 1", value.to_string()))
+        Err(self.state.fail(
+            Code::ParseNumberUnsafe,
+            "a whole number from 0 to 2^64 - 1",
+            value.to_string(),
+        ))
     }
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value<'de>, E> {
-        Err(self.state.fail(Code::ParseNumberUnsafe, "a whole number from 0 to 2^64 - 1", value.to_string()))
+        Err(self.state.fail(
+            Code::ParseNumberUnsafe,
+            "a whole number from 0 to 2^64 - 1",
+            value.to_string(),
+        ))
     }
 
     fn visit_borrowed_str<E: serde::de::Error>(self, text: &'de str) -> Result<Value<'de>, E> {
@@ -163,7 +197,11 @@ impl<'de> Visitor<'de> for Seed<'_> {
         while let Some(item) = seq.next_element_seed(seed)? {
             items.push(item);
             if items.len() > MEMBERS {
-                return Err(self.state.fail(Code::ParseCountExceeded, format!("at most {MEMBERS} entries"), "more"));
+                return Err(self.state.fail(
+                    Code::ParseCountExceeded,
+                    format!("at most {MEMBERS} entries"),
+                    "more",
+                ));
             }
         }
         Ok(Value::Array(items))
@@ -176,10 +214,18 @@ impl<'de> Visitor<'de> for Seed<'_> {
         while let Some(key) = map.next_key_seed(seed)? {
             let Value::String(name) = key else { return Err(A::Error::custom("a name")) };
             if !names.insert(name.clone()) {
-                return Err(self.state.fail(Code::ParseDuplicateKey, "each member once", format!("{name:?} twice")));
+                return Err(self.state.fail(
+                    Code::ParseDuplicateKey,
+                    "each member once",
+                    format!("{name:?} twice"),
+                ));
             }
             if members.len() >= MEMBERS {
-                return Err(self.state.fail(Code::ParseCountExceeded, format!("at most {MEMBERS} members"), "more"));
+                return Err(self.state.fail(
+                    Code::ParseCountExceeded,
+                    format!("at most {MEMBERS} members"),
+                    "more",
+                ));
             }
             members.push((name, map.next_value_seed(seed)?));
         }
@@ -219,7 +265,9 @@ impl<'a> Value<'a> {
 
     /// An object from its members, in this order.
     pub fn object<const N: usize>(members: [(&'static str, Self); N]) -> Self {
-        Self::Object(members.into_iter().map(|(name, value)| (Cow::Borrowed(name), value)).collect())
+        Self::Object(
+            members.into_iter().map(|(name, value)| (Cow::Borrowed(name), value)).collect(),
+        )
     }
 
     /// A list.
@@ -252,7 +300,9 @@ impl<'a> Value<'a> {
     /// The member of this name, where this is an object that has it.
     pub fn get(&self, name: &str) -> Option<&Self> {
         match self {
-            Self::Object(members) => members.iter().find(|(key, _)| key == name).map(|(_, value)| value),
+            Self::Object(members) => {
+                members.iter().find(|(key, _)| key == name).map(|(_, value)| value)
+            }
             _ => None,
         }
     }
@@ -276,14 +326,28 @@ impl<'a> Value<'a> {
     pub fn into_text(self, at: &str) -> Result<String, Refusal> {
         let Self::String(text) = self else { return Err(self.mismatch(at, "text")) };
         if text.len() > STRING_BYTES {
-            return Err(Refusal::new(Code::ParseSizeExceeded, at, format!("at most {STRING_BYTES} bytes"), format!("{} bytes", text.len())));
+            return Err(Refusal::new(
+                Code::ParseSizeExceeded,
+                at,
+                format!("at most {STRING_BYTES} bytes"),
+                format!("{} bytes", text.len()),
+            ));
         }
         let hidden = |c: &char| {
             (c.is_control() && !matches!(c, '\n' | '\t'))
-                || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+                || matches!(
+                    c,
+                    '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+                        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
+                )
         };
         match text.chars().find(hidden) {
-            Some(c) => Err(Refusal::new(Code::ParseUnicodeInvalid, at, "text without control characters", c.escape_unicode().to_string())),
+            Some(c) => Err(Refusal::new(
+                Code::ParseUnicodeInvalid,
+                at,
+                "text without control characters",
+                c.escape_unicode().to_string(),
+            )),
             None => Ok(text.into_owned()),
         }
     }
@@ -343,8 +407,9 @@ impl<'a> Object<'a> {
 
     /// Takes a member that must be there.
     pub fn required(&mut self, name: &str) -> Result<Value<'a>, Refusal> {
-        self.optional(name)
-            .ok_or_else(|| Refusal::new(Code::ParseFieldMissing, self.place(name), "this member", "nothing"))
+        self.optional(name).ok_or_else(|| {
+            Refusal::new(Code::ParseFieldMissing, self.place(name), "this member", "nothing")
+        })
     }
 
     /// Takes required text.
@@ -365,7 +430,10 @@ impl<'a> Object<'a> {
     }
 
     /// Takes text that may be absent and reads it as a `T`.
-    pub fn optional_parsed<T: FromStr<Err = Refusal>>(&mut self, name: &str) -> Result<Option<T>, Refusal> {
+    pub fn optional_parsed<T: FromStr<Err = Refusal>>(
+        &mut self,
+        name: &str,
+    ) -> Result<Option<T>, Refusal> {
         let at = self.place(name);
         let parse = |text: String| text.parse().map_err(|refusal: Refusal| refusal.within(&at));
         self.optional_text(name)?.map(parse).transpose()
@@ -427,7 +495,12 @@ impl<'a> Object<'a> {
             None => Ok(()),
             Some((name, _)) => {
                 let at = self.place(name);
-                Err(Refusal::new(Code::ParseUnknownField, at, "only members that are defined", format!("{name:?}")))
+                Err(Refusal::new(
+                    Code::ParseUnknownField,
+                    at,
+                    "only members that are defined",
+                    format!("{name:?}"),
+                ))
             }
         }
     }
@@ -493,7 +566,10 @@ mod tests {
     #[test]
     fn large_numbers_stay_exact() {
         assert_eq!(parse(b"18446744073709551615", 99, 99).unwrap(), Value::Integer(u64::MAX));
-        assert_eq!(parse(b"9007199254740993", 99, 99).unwrap(), Value::Integer(9_007_199_254_740_993));
+        assert_eq!(
+            parse(b"9007199254740993", 99, 99).unwrap(),
+            Value::Integer(9_007_199_254_740_993)
+        );
     }
 
     #[test]
@@ -503,12 +579,30 @@ mod tests {
         assert_eq!(read("null").unwrap_err().code, Code::ParseFieldType);
         assert_eq!(read("{\"a\":null}").unwrap().list("a").unwrap_err().code, Code::ParseFieldType);
         assert_eq!(read("{\"a\":{}}").unwrap().list("a").unwrap_err().code, Code::ParseFieldType);
-        assert_eq!(read("{\"a\":\"2\"}").unwrap().integer("a").unwrap_err().code, Code::ParseFieldType);
-        assert_eq!(read("{\"a\":\"false\"}").unwrap().boolean("a").unwrap_err().code, Code::ParseFieldType);
+        assert_eq!(
+            read("{\"a\":\"2\"}").unwrap().integer("a").unwrap_err().code,
+            Code::ParseFieldType
+        );
+        assert_eq!(
+            read("{\"a\":\"false\"}").unwrap().boolean("a").unwrap_err().code,
+            Code::ParseFieldType
+        );
         assert_eq!(read("{}").unwrap().text("a").unwrap_err().code, Code::ParseFieldMissing);
         assert_eq!(read("{\"A\":1}").unwrap().finish().unwrap_err().code, Code::ParseUnknownField);
-        for hidden in ["{\"a\":\"\\u0000\"}", "{\"a\":\"\\u001b[31m\"}", "{\"a\":\"\\u2028\"}", "{\"a\":\"\\u202e\"}"] {
-            assert_eq!(read(hidden).unwrap().text("a").unwrap_err().code, Code::ParseUnicodeInvalid, "{hidden}");
+        for hidden in [
+            "{\"a\":\"\\u0000\"}",
+            "{\"a\":\"\\u001b[31m\"}",
+            "{\"a\":\"\\u2028\"}",
+            "{\"a\":\"\\u202e\"}",
+            "{\"a\":\"\\u061c\"}",
+            "{\"a\":\"\\u2060\"}",
+            "{\"a\":\"\\udb40\\udc41\"}",
+        ] {
+            assert_eq!(
+                read(hidden).unwrap().text("a").unwrap_err().code,
+                Code::ParseUnicodeInvalid,
+                "{hidden}"
+            );
         }
     }
 
@@ -522,8 +616,9 @@ mod tests {
         leaf.prop_recursive(4, 40, 6, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..6).prop_map(Value::Array),
-                prop::collection::btree_map(any::<String>(), inner, 0..6)
-                    .prop_map(|map| Value::Object(map.into_iter().map(|(k, v)| (Cow::Owned(k), v)).collect())),
+                prop::collection::btree_map(any::<String>(), inner, 0..6).prop_map(|map| {
+                    Value::Object(map.into_iter().map(|(k, v)| (Cow::Owned(k), v)).collect())
+                }),
             ]
         })
     }

@@ -111,7 +111,11 @@ impl PublicKey {
         match (words.next(), words.next()) {
             (Some(kind), Some(blob)) => {
                 let (key, found) = Self::from_ssh_blob(&base64_decode(blob)?)?;
-                if found == kind { Ok(key) } else { Err(weak(kind, format!("a key of type {found}"))) }
+                if found == kind {
+                    Ok(key)
+                } else {
+                    Err(weak(kind, format!("a key of type {found}")))
+                }
             }
             (Some(spki), None) => Self::from_spki_der(&base64_decode(spki)?),
             _ => Err(weak("a key as PEM, OpenSSH line or base64 SPKI", "no text")),
@@ -151,11 +155,17 @@ impl PublicKey {
             }
             "ecdsa-sha2-nistp256" => {
                 let bytes = wire.curve_point("nistp256")?;
-                (Self::EcdsaP256(bytes.try_into().map_err(|_| point(bytes))?), "ecdsa-sha2-nistp256")
+                (
+                    Self::EcdsaP256(bytes.try_into().map_err(|_| point(bytes))?),
+                    "ecdsa-sha2-nistp256",
+                )
             }
             "ecdsa-sha2-nistp384" => {
                 let bytes = wire.curve_point("nistp384")?;
-                (Self::EcdsaP384(bytes.try_into().map_err(|_| point(bytes))?), "ecdsa-sha2-nistp384")
+                (
+                    Self::EcdsaP384(bytes.try_into().map_err(|_| point(bytes))?),
+                    "ecdsa-sha2-nistp384",
+                )
             }
             "ssh-rsa" => {
                 let (e, n) = (wire.mpint()?.to_vec(), wire.mpint()?.to_vec());
@@ -164,12 +174,18 @@ impl PublicKey {
             "sk-ssh-ed25519@openssh.com" => {
                 let bytes = wire.string()?;
                 let point = bytes.try_into().map_err(|_| point(bytes))?;
-                (Self::SkEd25519 { point, application: wire.text()?.into() }, "sk-ssh-ed25519@openssh.com")
+                (
+                    Self::SkEd25519 { point, application: wire.text()?.into() },
+                    "sk-ssh-ed25519@openssh.com",
+                )
             }
             "sk-ecdsa-sha2-nistp256@openssh.com" => {
                 let bytes = wire.curve_point("nistp256")?;
                 let point = bytes.try_into().map_err(|_| point(bytes))?;
-                (Self::SkEcdsaP256 { point, application: wire.text()?.into() }, "sk-ecdsa-sha2-nistp256@openssh.com")
+                (
+                    Self::SkEcdsaP256 { point, application: wire.text()?.into() },
+                    "sk-ecdsa-sha2-nistp256@openssh.com",
+                )
             }
             other => {
                 let shown: String = other.escape_default().take(60).collect();
@@ -182,13 +198,18 @@ impl PublicKey {
 
     fn checked(self) -> Result<Self, Refusal> {
         match &self {
-            Self::Ed25519(point) | Self::SkEd25519 { point, .. } if crypto::ed25519_point_is_weak(point) => {
+            Self::Ed25519(point) | Self::SkEd25519 { point, .. }
+                if crypto::ed25519_point_is_weak(point) =>
+            {
                 Err(weak("an Ed25519 point of full order", "a weak or non-canonical point"))
             }
             Self::Rsa { n, e } => {
                 let leading = n.first().map_or(0, |byte| byte.leading_zeros());
-                let bits = n.len().saturating_mul(8).saturating_sub(usize::try_from(leading).unwrap_or(8));
-                let exponent = e.iter().try_fold(0_u64, |value, byte| value.checked_mul(256)?.checked_add(u64::from(*byte)));
+                let bits =
+                    n.len().saturating_mul(8).saturating_sub(usize::try_from(leading).unwrap_or(8));
+                let exponent = e.iter().try_fold(0_u64, |value, byte| {
+                    value.checked_mul(256)?.checked_add(u64::from(*byte))
+                });
                 if !(2048..=8192).contains(&bits) {
                     return Err(weak("RSA from 2048 to 8192 bits", format!("{bits} bits")));
                 }
@@ -197,7 +218,9 @@ impl PublicKey {
                     _ => Err(weak("an odd RSA exponent from 65537", "another exponent")),
                 }
             }
-            key if !crypto::ec_point_is_valid(key) => Err(weak("a point on the curve", "another point")),
+            key if !crypto::ec_point_is_valid(key) => {
+                Err(weak("a point on the curve", "another point"))
+            }
             _ => Ok(self),
         }
     }
@@ -216,11 +239,19 @@ impl PublicKey {
                 None => None,
             };
             let algorithm = AlgorithmIdentifierOwned { oid, parameters };
-            spki::SubjectPublicKeyInfo { algorithm, subject_public_key: BitStringRef::from_bytes(bytes)? }.to_der()
+            spki::SubjectPublicKeyInfo {
+                algorithm,
+                subject_public_key: BitStringRef::from_bytes(bytes)?,
+            }
+            .to_der()
         };
         match self {
-            Self::Ed25519(point) | Self::SkEd25519 { point, .. } => encode(ED25519, None, false, point),
-            Self::EcdsaP256(point) | Self::SkEcdsaP256 { point, .. } => encode(EC, Some(P256), false, point),
+            Self::Ed25519(point) | Self::SkEd25519 { point, .. } => {
+                encode(ED25519, None, false, point)
+            }
+            Self::EcdsaP256(point) | Self::SkEcdsaP256 { point, .. } => {
+                encode(EC, Some(P256), false, point)
+            }
             Self::EcdsaP384(point) => encode(EC, Some(P384), false, point),
             Self::Rsa { n, e } => {
                 let key = RsaPublicKey { n: UintRef::new(n)?, e: UintRef::new(e)? };
@@ -322,12 +353,15 @@ mod tests {
     use super::*;
     use alloc::vec;
 
-    const LINE: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBV5eXl5eXl5eXl5eXl5eXl5eXl5eXl5eXl5eXl5eXkV";
+    const LINE: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBV5eXl5eXl5eXl5eXl5eXl5eXl5eXl5eXl5eXl5eXkV";
 
     #[test]
     fn all_forms_lead_to_one_key() {
         let key = PublicKey::Ed25519([0x15; 32]);
-        for text in [key.to_pem(), format!("{} some comment", key.to_openssh()), base64(&key.to_spki_der())] {
+        for text in
+            [key.to_pem(), format!("{} some comment", key.to_openssh()), base64(&key.to_spki_der())]
+        {
             let again = PublicKey::parse(&text).unwrap();
             assert_eq!(again, key);
             assert_eq!(again.id(), key.id());
@@ -361,9 +395,18 @@ mod tests {
             rsa(2048, &[3]),
         ];
         for key in weak {
-            assert_eq!(PublicKey::parse(&key.to_openssh()).unwrap_err().code, Code::PolicyKeyWeak, "{key:?}");
+            assert_eq!(
+                PublicKey::parse(&key.to_openssh()).unwrap_err().code,
+                Code::PolicyKeyWeak,
+                "{key:?}"
+            );
         }
         assert!(PublicKey::parse(&rsa(2048, &[1, 0, 1]).to_openssh()).is_ok());
-        assert!(PublicKey::parse("ssh-rsa AAAAC3NzaC1lZDI1NTE5AAAAIBV5eXl5eXl5eXl5eXl5eXl5eXl5eXl5eXl5eXl5eXkV").is_err());
+        assert!(
+            PublicKey::parse(
+                "ssh-rsa AAAAC3NzaC1lZDI1NTE5AAAAIBV5eXl5eXl5eXl5eXl5eXl5eXl5eXl5eXl5eXl5eXkV"
+            )
+            .is_err()
+        );
     }
 }

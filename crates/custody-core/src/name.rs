@@ -22,7 +22,7 @@ pub struct ArtifactName(String);
 const DEVICES: [&str; 4] = ["con", "prn", "aux", "nul"];
 
 fn is_device(segment: &str) -> bool {
-    let stem = segment.split('.').next().unwrap_or(segment).to_ascii_lowercase();
+    let stem = segment.split('.').next().unwrap_or(segment).trim_end().to_ascii_lowercase();
     let numbered = (stem.starts_with("com") || stem.starts_with("lpt"))
         && stem.len() == 4
         && stem.ends_with(|c: char| c.is_ascii_digit());
@@ -30,7 +30,8 @@ fn is_device(segment: &str) -> bool {
 }
 
 fn segment_fault(segment: &str, extra: &str) -> Option<&'static str> {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || " ._-+~@=,()[]#".contains(c) || extra.contains(c);
+    let allowed =
+        |c: char| c.is_ascii_alphanumeric() || " ._-+~@=,()[]#".contains(c) || extra.contains(c);
     match segment {
         "" => Some("an empty segment"),
         "." | ".." => Some("a segment that is a dot or two"),
@@ -50,7 +51,12 @@ fn check(text: &str, extra: &str) -> Result<(), Refusal> {
     };
     fault.map_or(Ok(()), |fault| {
         let shown: String = text.escape_default().take(120).collect();
-        Err(Refusal::new(Code::ArtNameInvalid, format!("name {shown}"), "a safe relative path", fault))
+        Err(Refusal::new(
+            Code::ArtNameInvalid,
+            format!("name {shown}"),
+            "a safe relative path",
+            fault,
+        ))
     })
 }
 
@@ -114,7 +120,10 @@ impl Pattern {
                     carried |= was;
                     carried
                 } else {
-                    before && i.checked_sub(1).and_then(|i| names.get(i)).is_some_and(|name| segment_matches(segment, name))
+                    before
+                        && i.checked_sub(1)
+                            .and_then(|i| names.get(i))
+                            .is_some_and(|name| segment_matches(segment, name))
                 };
                 before = was;
             }
@@ -156,7 +165,14 @@ mod tests {
 
     #[test]
     fn safe_names_pass() {
-        for name in ["a", "dist/app-1.0.tar.xz", "Firefox Setup 124.0.exe", "a/b/c.~1~", ".hidden", "a(1)[x]#2@y=z,+"] {
+        for name in [
+            "a",
+            "dist/app-1.0.tar.xz",
+            "Firefox Setup 124.0.exe",
+            "a/b/c.~1~",
+            ".hidden",
+            "a(1)[x]#2@y=z,+",
+        ] {
             assert!(name.parse::<ArtifactName>().is_ok(), "{name}");
         }
     }
@@ -164,11 +180,44 @@ mod tests {
     #[test]
     fn unsafe_names_are_refused() {
         for name in [
-            "", ".", "..", "../x", "/etc/x", "a/../../x", "..\\x", "C:x", "\\\\h\\s", "a/", "a//b", "a/..", "./a", "--delete",
-            "x/-o", "$(touch p)", ";x", "%2e%2e", "a\0b", "a\nb", "\u{1b}[31m", "CON", "nul.txt", "x/com1", "a:b", "a.", "a ",
-            " a", "\u{202e}gpj.exe", "e\u{301}", "a*b",
+            "",
+            ".",
+            "..",
+            "../x",
+            "/etc/x",
+            "a/../../x",
+            "..\\x",
+            "C:x",
+            "\\\\h\\s",
+            "a/",
+            "a//b",
+            "a/..",
+            "./a",
+            "--delete",
+            "x/-o",
+            "$(touch p)",
+            ";x",
+            "%2e%2e",
+            "a\0b",
+            "a\nb",
+            "\u{1b}[31m",
+            "CON",
+            "nul.txt",
+            "nul .txt",
+            "x/com1",
+            "a:b",
+            "a.",
+            "a ",
+            " a",
+            "\u{202e}gpj.exe",
+            "e\u{301}",
+            "a*b",
         ] {
-            assert_eq!(name.parse::<ArtifactName>().unwrap_err().code, Code::ArtNameInvalid, "{name:?}");
+            assert_eq!(
+                name.parse::<ArtifactName>().unwrap_err().code,
+                Code::ArtNameInvalid,
+                "{name:?}"
+            );
         }
         let long = "a/../".repeat(200_000);
         assert_eq!(long.parse::<ArtifactName>().unwrap_err().code, Code::ArtNameInvalid);
@@ -177,10 +226,22 @@ mod tests {
     #[test]
     fn patterns_match_whole_names() {
         let cases = [
-            ("dist/*", "dist/a.tar", true), ("dist/*", "dist/x/a.tar", false), ("dist/**", "dist/x/a.tar", true),
-            ("**/a.tar", "a.tar", true), ("**/a.tar", "x/y/a.tar", true), ("fire*", "firebird", true), ("fire", "firebird", false),
-            ("*.tar", "a.tar.gz", false), ("a*b*c", "abc", true), ("a*b*c", "acb", false), ("*a*", "a", true), ("**", "x/y", true),
-            ("a/**/b", "a/b", true), ("a/**/b", "a/x/y/b", true), ("a/**/b", "a/x/y/c", false), ("ab*ba", "aba", false),
+            ("dist/*", "dist/a.tar", true),
+            ("dist/*", "dist/x/a.tar", false),
+            ("dist/**", "dist/x/a.tar", true),
+            ("**/a.tar", "a.tar", true),
+            ("**/a.tar", "x/y/a.tar", true),
+            ("fire*", "firebird", true),
+            ("fire", "firebird", false),
+            ("*.tar", "a.tar.gz", false),
+            ("a*b*c", "abc", true),
+            ("a*b*c", "acb", false),
+            ("*a*", "a", true),
+            ("**", "x/y", true),
+            ("a/**/b", "a/b", true),
+            ("a/**/b", "a/x/y/b", true),
+            ("a/**/b", "a/x/y/c", false),
+            ("ab*ba", "aba", false),
         ];
         for (pattern, name, fits) in cases {
             let (p, n): (Pattern, ArtifactName) = (pattern.parse().unwrap(), name.parse().unwrap());

@@ -63,7 +63,8 @@ pub struct Wire<'a>(pub &'a [u8]);
 
 impl<'a> Wire<'a> {
     fn take(&mut self, count: usize) -> Result<&'a [u8], Refusal> {
-        let (head, rest) = self.0.split_at_checked(count).ok_or_else(|| malformed("more bytes", "the end"))?;
+        let (head, rest) =
+            self.0.split_at_checked(count).ok_or_else(|| malformed("more bytes", "the end"))?;
         self.0 = rest;
         Ok(head)
     }
@@ -199,7 +200,8 @@ pub fn armor(blob: &[u8]) -> String {
 /// The blob inside the armoured text that `ssh-keygen -Y sign` writes.
 pub fn dearmor(text: &str) -> Result<Vec<u8>, Refusal> {
     let body = text.trim().strip_prefix(BEGIN).and_then(|rest| rest.strip_suffix(END));
-    let body = body.ok_or_else(|| malformed("one BEGIN and one END SSH SIGNATURE line", "other text"))?;
+    let body =
+        body.ok_or_else(|| malformed("one BEGIN and one END SSH SIGNATURE line", "other text"))?;
     base64_decode(&body.split_ascii_whitespace().collect::<String>())
 }
 
@@ -224,7 +226,14 @@ impl<'a> SshSignature<'a> {
         };
         let mut inner = Wire(wire.string()?);
         wire.end()?;
-        Ok(Self { key, namespace, hash, format: inner.text()?, blob: inner.string()?, tail: inner.0 })
+        Ok(Self {
+            key,
+            namespace,
+            hash,
+            format: inner.text()?,
+            blob: inner.string()?,
+            tail: inner.0,
+        })
     }
 
     /// The key that the signature says it was made with. It proves nothing before
@@ -241,10 +250,24 @@ impl<'a> SshSignature<'a> {
 
     /// The same for a signature that was made for another program's namespace. Nothing of Custody's is
     /// ever accepted from one.
-    pub fn check_in(&self, namespace: &str, key: &PublicKey, message: &[u8]) -> Result<Option<Facts>, Refusal> {
+    pub fn check_in(
+        &self,
+        namespace: &str,
+        key: &PublicKey,
+        message: &[u8],
+    ) -> Result<Option<Facts>, Refusal> {
         if *key != self.key {
-            let code = if key.id() == self.key.id() { Code::SignoffRpid } else { Code::SignoffCredentialUnknown };
-            return Err(Refusal::new(code, "SSH signature", key.to_openssh(), self.key.to_openssh()));
+            let code = if key.id() == self.key.id() {
+                Code::SignoffRpid
+            } else {
+                Code::SignoffCredentialUnknown
+            };
+            return Err(Refusal::new(
+                code,
+                "SSH signature",
+                key.to_openssh(),
+                self.key.to_openssh(),
+            ));
         }
         if self.namespace != namespace {
             let found: String = self.namespace.escape_default().take(80).collect();
@@ -259,18 +282,34 @@ impl<'a> SshSignature<'a> {
             (PublicKey::EcdsaP384(_), "ecdsa-sha2-nistp384") => {
                 self.plain(Scheme::EcdsaP384Fixed, &data, &fixed_pair(self.blob, 48)?)
             }
-            (PublicKey::Rsa { .. }, "rsa-sha2-512") => self.plain(Scheme::RsaPkcs1Sha512, &data, self.blob),
-            (PublicKey::Rsa { .. }, "rsa-sha2-256") => self.plain(Scheme::RsaPkcs1Sha256, &data, self.blob),
+            (PublicKey::Rsa { .. }, "rsa-sha2-512") => {
+                self.plain(Scheme::RsaPkcs1Sha512, &data, self.blob)
+            }
+            (PublicKey::Rsa { .. }, "rsa-sha2-256") => {
+                self.plain(Scheme::RsaPkcs1Sha256, &data, self.blob)
+            }
             (PublicKey::SkEd25519 { application, .. }, "sk-ssh-ed25519@openssh.com") => {
                 self.security_key(Scheme::Ed25519, application, &data, self.blob)
             }
             (PublicKey::SkEcdsaP256 { application, .. }, "sk-ecdsa-sha2-nistp256@openssh.com") => {
-                self.security_key(Scheme::EcdsaP256Fixed, application, &data, &fixed_pair(self.blob, 32)?)
+                self.security_key(
+                    Scheme::EcdsaP256Fixed,
+                    application,
+                    &data,
+                    &fixed_pair(self.blob, 32)?,
+                )
             }
-            (PublicKey::SkEcdsaP256 { application, .. }, WEBAUTHN) => self.passkey(application, &data),
+            (PublicKey::SkEcdsaP256 { application, .. }, WEBAUTHN) => {
+                self.passkey(application, &data)
+            }
             _ => {
                 let found: String = self.format.escape_default().take(60).collect();
-                Err(Refusal::new(Code::EnvAlgForbidden, "SSH signature", self.key.ssh_type(), found))
+                Err(Refusal::new(
+                    Code::EnvAlgForbidden,
+                    "SSH signature",
+                    self.key.ssh_type(),
+                    found,
+                ))
             }
         }
     }
@@ -279,7 +318,12 @@ impl<'a> SshSignature<'a> {
         if signature_fits(&self.key, scheme, message, sig) {
             return Ok(());
         }
-        Err(Refusal::new(Code::EnvSignatureInvalid, "SSH signature", "a signature over these bytes", "another"))
+        Err(Refusal::new(
+            Code::EnvSignatureInvalid,
+            "SSH signature",
+            "a signature over these bytes",
+            "another",
+        ))
     }
 
     fn plain(&self, scheme: Scheme, data: &[u8], sig: &[u8]) -> Result<Option<Facts>, Refusal> {
@@ -295,7 +339,9 @@ impl<'a> SshSignature<'a> {
         data: &[u8],
         sig: &[u8],
     ) -> Result<Option<Facts>, Refusal> {
-        let [flags, counter @ ..] = self.tail else { return Err(malformed("flags and counter", "the end")) };
+        let [flags, counter @ ..] = self.tail else {
+            return Err(malformed("flags and counter", "the end"));
+        };
         if counter.len() != 4 {
             return Err(malformed("a counter of four bytes at the end", "other bytes"));
         }
@@ -316,7 +362,10 @@ impl<'a> SshSignature<'a> {
         let extensions = wire.string()?;
         wire.end()?;
         if flags & ATTESTED_DATA != 0 || (flags & EXTENSION_DATA != 0) == extensions.is_empty() {
-            return Err(malformed("an assertion whose flags tell its parts", format!("flags {flags:#04x}")));
+            return Err(malformed(
+                "an assertion whose flags tell its parts",
+                format!("flags {flags:#04x}"),
+            ));
         }
         check_client_data(client_data, origin, &base64url(data))?;
         let mut message = crypto::sha256(application.as_bytes()).to_vec();
@@ -330,7 +379,11 @@ impl<'a> SshSignature<'a> {
 }
 
 fn facts(flags: u8, origin: Option<String>) -> Facts {
-    Facts { user_present: flags & USER_PRESENT != 0, user_verified: flags & USER_VERIFIED != 0, origin }
+    Facts {
+        user_present: flags & USER_PRESENT != 0,
+        user_verified: flags & USER_VERIFIED != 0,
+        origin,
+    }
 }
 
 fn check_client_data(bytes: &[u8], origin: &str, challenge: &str) -> Result<(), Refusal> {
@@ -338,14 +391,21 @@ fn check_client_data(bytes: &[u8], origin: &str, challenge: &str) -> Result<(), 
     let mut equal = |member: &str, expected: &str, code| {
         let found = object.text(member)?;
         let same = found == expected;
-        same.then_some(()).ok_or_else(|| Refusal::new(code, format!("clientDataJSON.{member}"), expected, found))
+        same.then_some(())
+            .ok_or_else(|| Refusal::new(code, format!("clientDataJSON.{member}"), expected, found))
     };
     equal("type", "webauthn.get", Code::SignoffType)?;
     equal("challenge", challenge, Code::SignoffChallengeMismatch)?;
     equal("origin", origin, Code::SignoffOrigin)?;
-    let crossed = object.optional("crossOrigin").is_some_and(|value| value != json::Value::Bool(false));
+    let crossed =
+        object.optional("crossOrigin").is_some_and(|value| value != json::Value::Bool(false));
     if crossed || object.optional("topOrigin").is_some() {
-        return Err(Refusal::new(Code::SignoffOrigin, "clientDataJSON", "a page of its own", "a page inside another"));
+        return Err(Refusal::new(
+            Code::SignoffOrigin,
+            "clientDataJSON",
+            "a page of its own",
+            "a page inside another",
+        ));
     }
     Ok(())
 }
@@ -357,7 +417,9 @@ fn fixed_pair(blob: &[u8], width: usize) -> Result<Vec<u8>, Refusal> {
     wire.end()?;
     let mut out = Vec::with_capacity(width.saturating_mul(2));
     for number in [r, s] {
-        let zeros = width.checked_sub(number.len()).ok_or_else(|| malformed("numbers of the curve's size", "longer ones"))?;
+        let zeros = width
+            .checked_sub(number.len())
+            .ok_or_else(|| malformed("numbers of the curve's size", "longer ones"))?;
         out.extend(core::iter::repeat_n(0, zeros));
         out.extend_from_slice(number);
     }

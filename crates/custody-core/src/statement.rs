@@ -127,7 +127,8 @@ impl Payload for Statement {
     const TYPE: &'static str = "application/vnd.in-toto+json";
 
     fn parse(bytes: &[u8]) -> Result<Self, Refusal> {
-        let value = json::parse(bytes, ENVELOPE_BYTES, STRING_BYTES).map_err(|refusal| refusal.within("statement"))?;
+        let value = json::parse(bytes, ENVELOPE_BYTES, STRING_BYTES)
+            .map_err(|refusal| refusal.within("statement"))?;
         let mut object = value.into_object("")?;
         let kind = object.text("_type")?;
         if kind != STATEMENT_TYPE {
@@ -140,7 +141,12 @@ impl Payload for Statement {
         }
         if subjects.len() > SUBJECTS {
             let found = alloc::format!("{}", subjects.len());
-            return Err(Refusal::new(Code::ParseCountExceeded, "subject", "at most 100000 subjects", found));
+            return Err(Refusal::new(
+                Code::ParseCountExceeded,
+                "subject",
+                "at most 100000 subjects",
+                found,
+            ));
         }
         let predicate_type = object.text("predicateType")?;
         let predicate = object.object("predicate")?;

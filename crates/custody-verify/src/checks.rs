@@ -4,7 +4,11 @@ pub(crate) mod authorization;
 pub(crate) mod manifest;
 pub(crate) mod task;
 
-use custody_core::statement::{Authorization, Request};
+use alloc::collections::BTreeMap;
+use alloc::rc::Rc;
+
+use custody_core::envelope::StatementId;
+use custody_core::statement::{Authorization, EarlierManifest, Request};
 
 use crate::policy::{Phase, Policy, Product};
 
@@ -16,4 +20,11 @@ pub(crate) struct Authority<'c> {
     pub(crate) policy: &'c Policy,
     pub(crate) product: &'c Product,
     pub(crate) phase: &'c Phase,
+    /// What the request builds on, by manifest.
+    pub(crate) earlier: Rc<BTreeMap<StatementId, &'c EarlierManifest>>,
+}
+
+/// What a request builds on, by manifest.
+pub(crate) fn earlier(request: &Request) -> Rc<BTreeMap<StatementId, &EarlierManifest>> {
+    Rc::new(request.builds_on.iter().map(|entry| (entry.manifest, entry)).collect())
 }

@@ -13,7 +13,10 @@ impl Evidence {
     /// Adds an envelope.
     pub fn insert(&mut self, envelope: Envelope) {
         if let Some(known) = self.0.get_mut(&envelope.id()) {
-            envelope.signatures().iter().for_each(|signature| known.add_signature(signature.clone()));
+            envelope
+                .signatures()
+                .iter()
+                .for_each(|signature| known.add_signature(signature.clone()));
         } else {
             self.0.insert(envelope.id(), envelope);
         }

@@ -5,8 +5,8 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use custody_core::digest::Digests;
-use custody_core::envelope::{Signed, StatementId};
+use custody_core::digest::{Digests, Sha256};
+use custody_core::envelope::{Payload as _, PolicyText, Signed, StatementId};
 use custody_core::statement::{Artifact, Label, Manifest, ReleaseId, Statement};
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
@@ -14,6 +14,7 @@ use custody_core::{Code, Refusal};
 use crate::checks::authorization::Tally;
 use crate::checks::{Authority, authorization, manifest, task};
 use crate::evidence::Evidence;
+use crate::policy::listed;
 use crate::report::{Node, NodeKind, Outcomes, Report, Rule};
 use crate::trust::{Floor, PolicyChain};
 
@@ -55,6 +56,9 @@ pub struct Expectation {
     pub channel: Option<Label>,
     /// The instance.
     pub instance: Option<Label>,
+    /// The step that must have made a file. Without one, a file of a product that is published must
+    /// come from a publication: what was built and not shipped is not what users should have.
+    pub step: Option<Label>,
 }
 
 impl Expectation {
@@ -65,6 +69,7 @@ impl Expectation {
             version: Some(release.version.clone()),
             channel: Some(release.channel.clone()),
             instance: Some(release.instance.clone()),
+            step: None,
         }
     }
 
@@ -77,7 +82,12 @@ impl Expectation {
         ];
         for (wanted, found, code) in pairs {
             if let Some(wanted) = wanted.as_ref().filter(|wanted| *wanted != found) {
-                return Err(Refusal::new(code, "the release", wanted.to_string(), format!("{found}, in {release}")));
+                return Err(Refusal::new(
+                    code,
+                    "the release",
+                    wanted.to_string(),
+                    format!("{found}, in {release}"),
+                ));
             }
         }
         Ok(())
@@ -95,7 +105,12 @@ const MAX_CANDIDATES: usize = 32;
 ///
 /// The same arguments give the same report, in whatever order evidence was added. The work is linear
 /// in statements and links and bounded by [`MAX_STATEMENTS`] and [`MAX_MANIFESTS`].
-pub fn verify(question: &Question, evidence: &Evidence, policies: &PolicyChain, now: Time) -> Report {
+pub fn verify(
+    question: &Question,
+    evidence: &Evidence,
+    policies: &PolicyChain,
+    now: Time,
+) -> Report {
     let case = Case::new(Some(question), evidence, policies, now);
     match &question.subject {
         Subject::Task(id) => Walk::new(&case).gate(*id),
@@ -105,12 +120,17 @@ pub fn verify(question: &Question, evidence: &Evidence, policies: &PolicyChain, 
 
 /// Counts the sign-offs of a request, for the desk that is to authorize it at `now`. An error says
 /// that the request itself is not to be believed.
-pub fn tally(request: StatementId, evidence: &Evidence, policies: &PolicyChain, now: Time) -> Result<Tally, Refusal> {
+pub fn tally(
+    request: StatementId,
+    evidence: &Evidence,
+    policies: &PolicyChain,
+    now: Time,
+) -> Result<Tally, Refusal> {
     authorization::tally(&Case::new(None, evidence, policies, now), request)
 }
 
 /// Tries the manifests that list the file, publications first. The first that is accepted explains
-/// it; if none is, the first one's faults are reported.
+/// it; if none is, the faults are reported of the first that is what was asked for at all.
 fn trace(case: &Case<'_>, name: &str, digests: &Digests, size: u64) -> Report {
     let mut best: Option<Report> = None;
     for id in case.candidates(digests).into_iter().take(MAX_CANDIDATES) {
@@ -118,7 +138,10 @@ fn trace(case: &Case<'_>, name: &str, digests: &Digests, size: u64) -> Report {
         if report.accepted().is_some() {
             return report;
         }
-        best.get_or_insert(report);
+        let fits = |report: &Report| report.nodes.first().is_some_and(|subject| subject.findings().next().is_none());
+        if best.as_ref().is_none_or(|best| !fits(best) && fits(&report)) {
+            best = Some(report);
+        }
     }
     best.unwrap_or_else(|| Walk::new(case).artifact(None, name, digests, size))
 }
@@ -129,43 +152,70 @@ pub(crate) struct Case<'e> {
     pub(crate) question: Option<&'e Question>,
     pub(crate) policies: &'e PolicyChain,
     pub(crate) evidence: &'e Evidence,
+    /// What is judged for: never earlier than a time that was verified before.
     pub(crate) now: Time,
+    clock: Time,
     pub(crate) is_gate: bool,
     opened: BTreeMap<StatementId, Result<Signed<Statement>, Refusal>>,
     manifests_of_task: BTreeMap<StatementId, Vec<StatementId>>,
     about: BTreeMap<StatementId, Vec<StatementId>>,
     summaries: Vec<StatementId>,
+    decisions: BTreeMap<Sha256, Vec<StatementId>>,
     too_many: bool,
+    /// A statement whose signatures by known keys do not fit.
+    damaged: Option<StatementId>,
 }
 
 impl<'e> Case<'e> {
-    fn new(question: Option<&'e Question>, evidence: &'e Evidence, policies: &'e PolicyChain, now: Time) -> Self {
+    fn new(
+        question: Option<&'e Question>,
+        evidence: &'e Evidence,
+        policies: &'e PolicyChain,
+        now: Time,
+    ) -> Self {
         let mut case = Self {
             question,
             policies,
             evidence,
-            now,
+            now: question.and_then(|question| question.floor).map_or(now, |floor| now.max(floor.time)),
+            clock: now,
             is_gate: question.is_none_or(|question| matches!(question.subject, Subject::Task(_))),
             opened: BTreeMap::new(),
             manifests_of_task: BTreeMap::new(),
             about: BTreeMap::new(),
             summaries: Vec::new(),
+            decisions: BTreeMap::new(),
             too_many: evidence.len() > MAX_STATEMENTS,
+            damaged: None,
         };
         if case.too_many {
             return case;
         }
+        let products = policies.iter().flat_map(|(_, policy)| policy.products.values());
+        let deciding: BTreeSet<&Label> =
+            products.flat_map(|product| product.steps.values()).filter_map(|step| step.scheduled_by.as_ref()).collect();
         for envelope in evidence.iter() {
             let opened = envelope.open::<Statement>(policies.keyring());
+            if opened.as_ref().is_err_and(|refusal| refusal.code == Code::EnvSignatureInvalid) {
+                case.damaged.get_or_insert(envelope.id());
+            }
             match opened.as_ref().map(Signed::unverified) {
                 Ok(Statement::Manifest(manifest)) => {
                     case.manifests_of_task.entry(manifest.task).or_default().push(envelope.id());
+                    let decided = deciding.contains(&manifest.step).then_some(&manifest.artifacts);
+                    for artifact in decided.into_iter().flatten() {
+                        case.decisions.entry(artifact.digests.sha256).or_default().push(envelope.id());
+                    }
                 }
-                Ok(Statement::Signoff(signoff)) => case.about.entry(signoff.request).or_default().push(envelope.id()),
+                Ok(Statement::Signoff(signoff)) => {
+                    case.about.entry(signoff.request).or_default().push(envelope.id())
+                }
                 Ok(Statement::Resolution(resolution)) => {
                     case.about.entry(resolution.task).or_default().push(envelope.id());
                 }
-                Ok(Statement::Intent(intent)) => case.about.entry(intent.task).or_default().push(envelope.id()),
+                Ok(Statement::Intent(intent)) => {
+                    case.about.entry(intent.task).or_default().push(envelope.id())
+                }
                 Ok(Statement::Summary(_)) => case.summaries.push(envelope.id()),
                 _ => {}
             }
@@ -184,16 +234,50 @@ impl<'e> Case<'e> {
     ) -> Result<Signed<&T>, Refusal> {
         let at = format!("{kind} {}", id.short());
         match self.opened.get(&id) {
-            None => Err(Refusal::new(Code::ChainLinkMissing, at, format!("the {kind} {id}"), "it is not among the evidence")),
+            None => Err(self.absent(id, kind, at)),
             Some(Err(refusal)) => Err(refusal.clone().within(&at)),
             Some(Ok(signed)) => signed.narrow(part).ok_or_else(|| {
-                Refusal::new(Code::StmtPredicateType, at, format!("a {kind}"), format!("a {}", signed.unverified().kind()))
+                Refusal::new(
+                    Code::StmtPredicateType,
+                    at,
+                    format!("a {kind}"),
+                    format!("a {}", signed.unverified().kind()),
+                )
             }),
+        }
+    }
+
+    /// A changed statement has another id, so the one that is missing may be there as a damaged one.
+    fn absent(&self, id: StatementId, kind: &str, at: String) -> Refusal {
+        let expected = format!("the {kind} {id}");
+        match self.damaged {
+            Some(damaged) => {
+                let found = format!("not among the evidence, and {damaged} there does not fit its signatures: it was changed");
+                Refusal::new(Code::EnvSignatureInvalid, at, expected, found)
+            }
+            None => Refusal::new(Code::ChainLinkMissing, at, expected, "it is not among the evidence"),
         }
     }
 
     fn expected(&self, release: &ReleaseId) -> Result<(), Refusal> {
         self.question.map_or(Ok(()), |question| question.expect.check(release))
+    }
+
+    fn expected_step(&self, release: &ReleaseId, manifest: &Manifest) -> Result<(), Refusal> {
+        let at = format!("manifest of step {}", manifest.step);
+        if let Some(step) = self.question.and_then(|question| question.expect.step.as_ref()) {
+            let same = *step == manifest.step;
+            let refuse = || Refusal::new(Code::ChainStepMismatch, at, step.to_string(), manifest.step.to_string());
+            return if same { Ok(()) } else { Err(refuse()) };
+        }
+        let (_, newest) = self.policies.newest();
+        let product = newest.product(&release.product)?;
+        let publishing = || product.steps.iter().filter(|(_, step)| !step.destinations.is_empty()).map(|(name, _)| name);
+        if publishing().next().is_none() || publishing().any(|step| *step == manifest.step) {
+            return Ok(());
+        }
+        let expected = format!("a publication, by step {}", listed(publishing()));
+        Err(Refusal::new(Code::ChainStepMissing, at, expected, format!("step {}, which publishes nothing", manifest.step)))
     }
 
     /// All manifests of a task that a known key signed.
@@ -213,19 +297,68 @@ impl<'e> Case<'e> {
 
     /// All manifests that a known key signed.
     pub(crate) fn manifests(&self) -> impl Iterator<Item = (StatementId, &Manifest)> {
-        self.opened.iter().filter_map(|(id, opened)| Some((*id, opened.as_ref().ok()?.unverified().as_manifest()?)))
+        self.opened.iter().filter_map(|(id, opened)| {
+            Some((*id, opened.as_ref().ok()?.unverified().as_manifest()?))
+        })
     }
 
+    /// Manifests of decision steps that list a file of these bytes.
+    pub(crate) fn decisions(&self, sha256: Sha256) -> &[StatementId] {
+        self.decisions.get(&sha256).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The manifests that list a file of these bytes: first those that a machine signed which may, or
+    /// once might, perform the step; of those first the publications.
     fn candidates(&self, digests: &Digests) -> Vec<StatementId> {
-        let lists = |manifest: &Manifest| manifest.artifacts.iter().any(|artifact| artifact.digests.sha256 == digests.sha256);
+        let lists = |manifest: &Manifest| {
+            manifest.artifacts.iter().any(|artifact| artifact.digests.sha256 == digests.sha256)
+        };
         let (_, newest) = self.policies.newest();
         let irrevocable = |manifest: &Manifest| {
-            newest.products.values().filter_map(|product| product.steps.get(&manifest.step)).any(|step| step.irrevocable)
+            newest
+                .products
+                .values()
+                .filter_map(|product| product.steps.get(&manifest.step))
+                .any(|step| step.irrevocable)
         };
-        let found = self.manifests().filter(|(_, manifest)| lists(manifest));
-        let mut found: Vec<_> = found.map(|(id, manifest)| (!irrevocable(manifest), id)).collect();
+        let rank = |signed: &Signed<Statement>| {
+            let manifest = signed.unverified().as_manifest().filter(|manifest| lists(manifest))?;
+            Some((!self.may_perform(signed, &manifest.step), !irrevocable(manifest), signed.id()))
+        };
+        let opened = self.opened.values().filter_map(|opened| opened.as_ref().ok());
+        let mut found: Vec<_> = opened.filter_map(rank).collect();
         found.sort_unstable();
-        found.into_iter().map(|(_, id)| id).collect()
+        found.into_iter().map(|(_, _, id)| id).collect()
+    }
+
+    fn may_perform(&self, signed: &Signed<Statement>, step: &Label) -> bool {
+        signed.signers().iter().filter(|signer| self.policies.revocation(&signer.key).is_none()).any(|signer| {
+            self.policies.iter().any(|(_, policy)| {
+                let steps = policy.products.values().filter_map(|product| product.steps.get(step));
+                policy.owner(&signer.key).is_some_and(|owner| steps.into_iter().any(|step| step.perform.contains(owner)))
+            })
+        })
+    }
+
+    /// Whether the newest policy holds at all now.
+    pub(crate) fn fresh(&self) -> Result<(), Refusal> {
+        let (id, newest) = self.policies.newest();
+        if self.now < newest.expires {
+            return Ok(());
+        }
+        let at = format!("policy {} ({})", newest.version, id.short());
+        Err(Refusal::new(Code::PolicyExpired, at, format!("a time before {}", newest.expires), self.now.to_string()))
+    }
+
+    /// Envelopes whose signatures do not fit their bytes any more: what was changed on the way.
+    fn damaged(&self) -> Vec<StatementId> {
+        let changed = |(id, opened): (&StatementId, &Result<Signed<Statement>, Refusal>)| {
+            let code = opened.as_ref().err()?.code;
+            let foreign = || self.evidence.get(*id).is_some_and(|envelope| envelope.payload_type() != PolicyText::TYPE);
+            let damaged = code == Code::EnvSignatureInvalid || (code == Code::EnvPayloadType && foreign());
+            damaged.then_some(*id)
+        };
+        self.opened.iter().filter_map(changed).collect()
     }
 }
 
@@ -253,7 +386,13 @@ impl<'c, 'e> Walk<'c, 'e> {
         }
     }
 
-    fn artifact(mut self, start: Option<StatementId>, name: &str, digests: &Digests, size: u64) -> Report {
+    fn artifact(
+        mut self,
+        start: Option<StatementId>,
+        name: &str,
+        digests: &Digests,
+        size: u64,
+    ) -> Report {
         let title = format!("file {}", shown(name));
         let mut subject = Node::new(NodeKind::Subject, None, title.clone());
         subject.fact("sha256", digests.sha256);
@@ -277,7 +416,13 @@ impl<'c, 'e> Walk<'c, 'e> {
         };
         subject.check(Rule::SubjectExplained, listed.map(|_| ()));
         if let Some(release) = release {
-            subject.check(Rule::SubjectExpected, release.and_then(|release| self.case.expected(&release)));
+            subject.check(
+                Rule::SubjectExpected,
+                release.and_then(|release| {
+                    self.case.expected(&release)?;
+                    manifest.map_or(Ok(()), |manifest| self.case.expected_step(&release, manifest))
+                }),
+            );
         }
         self.nodes.insert(0, subject);
         self.queue.extend(start);
@@ -291,19 +436,25 @@ impl<'c, 'e> Walk<'c, 'e> {
         self.basics(&mut subject);
         subject.rests_on.push(id);
         let signed = self.case.statement(id, "task", Statement::as_task);
+        let mut vouched = false;
         let outcomes = signed.and_then(|signed| {
             let content = *signed.unverified();
-            let (inputs, origins) = task::gate_inputs(self.case, content)?;
-            let authority = self.authority(content.authorization)?;
-            self.plan_depth(content, &authority, &origins);
             subject.fact("step", &content.step);
-            subject.check(Rule::SubjectExpected, self.case.expected(&authority.request.release));
+            let authority = self.authority(content.authorization)?;
             let release = authority.request.release.clone();
+            subject.check(Rule::SubjectExpected, self.case.expected(&release));
+            let (inputs, origins) = task::gate_inputs(self.case, content, &authority)?;
+            vouched = self.plan_depth(content, &authority, &origins);
             let artifacts = inputs.iter().map(|input| input.artifact.clone()).collect();
             Ok(Outcomes { release, task: Some((id, content.clone())), inputs, artifacts })
         });
-        subject.check(Rule::GateOnce, self.once(id));
         subject.check(Rule::GateInputs, outcomes.as_ref().map(|_| ()).map_err(Clone::clone));
+        subject.check(Rule::GateOnce, self.once(id));
+        if vouched {
+            subject.check(Rule::SummaryAccepted, Ok(()));
+        } else {
+            subject.not_required(Rule::SummaryAccepted, NO_SUMMARY);
+        }
         self.nodes.insert(0, subject);
         self.task(id);
         self.run();
@@ -313,26 +464,40 @@ impl<'c, 'e> Walk<'c, 'e> {
     fn once(&mut self, id: StatementId) -> Result<(), Refusal> {
         let signed = self.case.statement(id, "task", Statement::as_task)?;
         let authority = self.authority(signed.unverified().authorization)?;
-        manifest::once(self.case, id, authority.product.step(&signed.unverified().step)?, &authority)
+        manifest::once(self.case, id, &authority)
     }
 
     /// A gate walks on from its inputs as far as the policy says: not at all, or to the source, or to
-    /// what another gate's summary vouches for.
-    fn plan_depth(&mut self, content: &custody_core::statement::Task, authority: &Authority<'c>, origins: &BTreeSet<StatementId>) {
+    /// what another gate's summary vouches for. Says whether it relies on any summary.
+    fn plan_depth(
+        &mut self,
+        content: &custody_core::statement::Task,
+        authority: &Authority<'c>,
+        origins: &BTreeSet<StatementId>,
+    ) -> bool {
         let step = authority.product.steps.get(&content.step);
+        let mut relies = false;
         for id in origins {
-            let vouched = step.is_some_and(|step| manifest::vouched(self.case, *id, step, authority));
-            if vouched || step.is_some_and(|step| !step.full) {
+            let full = step.is_none_or(|step| step.full);
+            let vouched = full && step.is_some_and(|step| manifest::vouched(self.case, *id, step, authority));
+            if vouched || !full {
                 self.stop_at.insert(*id);
             }
+            relies |= vouched;
             self.queue.push_back(*id);
         }
+        relies
     }
 
     fn basics(&self, subject: &mut Node) {
         let found = self.case.evidence.len();
         let budget = if self.case.too_many {
-            Err(Refusal::new(Code::ChainNodeLimit, "evidence", format!("at most {MAX_STATEMENTS} statements"), found.to_string()))
+            Err(Refusal::new(
+                Code::ChainNodeLimit,
+                "evidence",
+                format!("at most {MAX_STATEMENTS} statements"),
+                found.to_string(),
+            ))
         } else {
             Ok(())
         };
@@ -341,16 +506,14 @@ impl<'c, 'e> Walk<'c, 'e> {
     }
 
     fn fresh(&self) -> Result<(), Refusal> {
-        let (id, newest) = self.case.policies.newest();
-        let now = self.case.now;
-        if let Some(floor) = self.case.question.and_then(|question| question.floor).filter(|floor| now.plus(newest.clock_skew) < floor.time) {
-            return Err(Refusal::new(Code::TimeUntrusted, "the clock", format!("a time from {}", floor.time), now.to_string()));
+        let (_, newest) = self.case.policies.newest();
+        let clock = self.case.clock;
+        let floor = self.case.question.and_then(|question| question.floor);
+        if let Some(floor) = floor.filter(|floor| clock.plus(newest.clock_skew) < floor.time) {
+            let expected = format!("a time from {}", floor.time);
+            return Err(Refusal::new(Code::TimeUntrusted, "the clock", expected, clock.to_string()));
         }
-        if now >= newest.expires {
-            let at = format!("policy {} ({})", newest.version, id.short());
-            return Err(Refusal::new(Code::PolicyExpired, at, format!("a time before {}", newest.expires), now.to_string()));
-        }
-        Ok(())
+        self.case.fresh()
     }
 
     fn release_of(&mut self, manifest: &Manifest) -> Result<ReleaseId, Refusal> {
@@ -368,7 +531,15 @@ impl<'c, 'e> Walk<'c, 'e> {
             if self.manifests.len() > MAX_MANIFESTS {
                 let found = format!("more than {MAX_MANIFESTS}");
                 if let Some(subject) = self.nodes.first_mut() {
-                    subject.check(Rule::EvidenceBudget, Err(Refusal::new(Code::ChainNodeLimit, "chain", "a chain within limits", found)));
+                    subject.check(
+                        Rule::EvidenceBudget,
+                        Err(Refusal::new(
+                            Code::ChainNodeLimit,
+                            "chain",
+                            "a chain within limits",
+                            found,
+                        )),
+                    );
                 }
                 return;
             }
@@ -397,22 +568,38 @@ impl<'c, 'e> Walk<'c, 'e> {
         authority
     }
 
-    fn finish(self, question: String, outcomes: Option<Outcomes>) -> Report {
-        let (id, newest) = self.case.policies.newest();
-        Report {
-            question,
-            time: self.case.now,
-            policy: (newest.version, id),
-            view: self.case.evidence.len(),
-            nodes: self.nodes,
-            outcomes,
+    fn finish(mut self, question: String, outcomes: Option<Outcomes>) -> Report {
+        let intact = self.intact();
+        if let Some(subject) = self.nodes.first_mut() {
+            subject.check(Rule::EvidenceIntact, intact);
+            subject.checks.sort_by_key(|check| check.rule);
         }
+        let (id, newest) = self.case.policies.newest();
+        let policy = (newest.version, id);
+        Report::new(question, self.case.now, policy, self.case.evidence.len(), self.nodes, outcomes)
+    }
+
+    /// What the chain misses may be here, changed. A changed document that nothing needs is no fault:
+    /// anybody can add one.
+    fn intact(&self) -> Result<(), Refusal> {
+        let missing = [Code::ChainLinkMissing, Code::ChainTaskMissing, Code::ChainStepMissing, Code::SignoffMissing];
+        let misses = self.nodes.iter().flat_map(Node::findings).any(|(_, refusal)| missing.contains(&refusal.code));
+        let damaged = if misses { self.case.damaged() } else { Vec::new() };
+        if damaged.is_empty() {
+            return Ok(());
+        }
+        let some: Vec<String> = damaged.iter().take(4).map(ToString::to_string).collect();
+        let found = format!("{} that were changed, and may be what is missing: {}", damaged.len(), some.join(", "));
+        Err(Refusal::new(Code::EnvSignatureInvalid, "evidence", "documents as they were signed", found))
     }
 }
 
+const NO_SUMMARY: &str = "everything was verified here; no other gate's word was relied upon";
+
 /// A task that nothing has is the sign of a result that nobody asked for.
 pub(crate) fn task_missing(refusal: Refusal, manifest: &Manifest) -> Refusal {
-    let code = if refusal.code == Code::ChainLinkMissing { Code::ChainTaskMissing } else { refusal.code };
+    let code =
+        if refusal.code == Code::ChainLinkMissing { Code::ChainTaskMissing } else { refusal.code };
     Refusal { code, ..refusal }.within(&format!("manifest of step {}", manifest.step))
 }
 
@@ -429,27 +616,54 @@ fn explained<'m>(
     size: u64,
 ) -> Result<&'m Artifact, Refusal> {
     let at = format!("file {}", shown(name));
-    let named = |artifact: &&Artifact| artifact.name.as_str() == name || artifact.name.file_name() == name;
+    let named =
+        |artifact: &&Artifact| artifact.name.as_str() == name || artifact.name.file_name() == name;
     let Some(manifest) = manifest else {
-        let known = case.manifests().find_map(|(id, manifest)| Some((id, manifest, manifest.artifacts.iter().find(named)?)));
+        let known = case.manifests().find_map(|(id, manifest)| {
+            Some((id, manifest, manifest.artifacts.iter().find(named)?))
+        });
         return Err(match known {
             Some((id, manifest, artifact)) => {
-                let by = format!("sha256 {}, as step {} made it (manifest {})", artifact.digests.sha256, manifest.step, id.short());
+                let by = format!(
+                    "sha256 {}, as step {} made it (manifest {})",
+                    artifact.digests.sha256,
+                    manifest.step,
+                    id.short()
+                );
                 Refusal::new(Code::ArtDigestMismatch, at, by, format!("sha256 {}", digests.sha256))
             }
-            None => Refusal::new(Code::ChainStepMissing, at, "a manifest that lists it", "none among the evidence"),
+            None => Refusal::new(
+                Code::ChainStepMissing,
+                at,
+                "a manifest that lists it",
+                "none among the evidence",
+            ),
         });
     };
     let same_digest = |artifact: &&Artifact| artifact.digests.sha256 == digests.sha256;
     let artifact = manifest.artifacts.iter().filter(same_digest).find(named).ok_or_else(|| {
-        let known = manifest.artifacts.iter().find(same_digest).map_or_else(String::new, |artifact| artifact.name.to_string());
+        let known = manifest
+            .artifacts
+            .iter()
+            .find(same_digest)
+            .map_or_else(String::new, |artifact| artifact.name.to_string());
         Refusal::new(Code::ArtUnlisted, at.clone(), format!("the name {known}"), shown(name))
     })?;
     if artifact.size != size {
-        return Err(Refusal::new(Code::ArtSizeMismatch, at, format!("{} bytes", artifact.size), format!("{size} bytes")));
+        return Err(Refusal::new(
+            Code::ArtSizeMismatch,
+            at,
+            format!("{} bytes", artifact.size),
+            format!("{size} bytes"),
+        ));
     }
     if !artifact.digests.agree(digests) {
-        return Err(Refusal::new(Code::ArtDigestMismatch, at, format!("{:?}", artifact.digests), format!("{digests:?}")));
+        return Err(Refusal::new(
+            Code::ArtDigestMismatch,
+            at,
+            format!("{:?}", artifact.digests),
+            format!("{digests:?}"),
+        ));
     }
     Ok(artifact)
 }

@@ -19,8 +19,8 @@ pub mod policy;
 pub mod report;
 pub mod trust;
 
-pub use evidence::Evidence;
 pub use checks::authorization::Tally;
+pub use evidence::Evidence;
 pub use judge::{Expectation, Question, Subject, tally, verify};
 pub use policy::Policy;
 pub use report::{Accepted, Report};

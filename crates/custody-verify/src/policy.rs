@@ -198,20 +198,25 @@ impl Policy {
     /// The product, or why not.
     pub fn product(&self, product: &Label) -> Result<&Product, Refusal> {
         self.products.get(product).ok_or_else(|| {
-            Refusal::new(Code::PolicyProductUnknown, "request", listed(self.products.keys()), product.to_string())
+            Refusal::new(
+                Code::PolicyProductUnknown,
+                "request",
+                listed(self.products.keys()),
+                product.to_string(),
+            )
         })
     }
 
     fn entry(&self, key: &KeyId) -> Option<(&Label, &Principal, &Key)> {
         let owner = self.owners.get(key)?;
         let principal = self.principals.get(owner)?;
-        principal.keys.iter().find(|entry| entry.key.id() == *key).map(|entry| (owner, principal, entry))
+        principal
+            .keys
+            .iter()
+            .find(|entry| entry.key.id() == *key)
+            .map(|entry| (owner, principal, entry))
     }
 
-    /// Whether the newest policy has taken the key back.
-    pub fn has_revoked(&self, key: &KeyId) -> bool {
-        self.entry(key).is_some_and(|(_, _, entry)| entry.revoked)
-    }
 
     /// The principal who owns the key.
     pub fn owner(&self, key: &KeyId) -> Option<&Label> {
@@ -227,49 +232,105 @@ impl Policy {
         when: Time,
         purpose: &str,
     ) -> Result<String, Refusal> {
-        let refuse = |code, expected: String, found: String| Err(Refusal::new(code, purpose, expected, found));
+        let refuse = |code, expected: String, found: String| {
+            Err(Refusal::new(code, purpose, expected, found))
+        };
         let Some((owner, principal, entry)) = self.entry(&signer.key) else {
-            let found = format!("a key of no principal of policy {} ({})", self.version, signer.key.short());
+            let found = format!(
+                "a key of no principal of policy {} ({})",
+                self.version,
+                signer.key.short()
+            );
             return refuse(Code::EnvKeyUnknown, listed(allowed), found);
         };
         if entry.revoked {
-            return refuse(Code::PolicyKeyRevoked, "a key that holds".into(), format!("{owner}'s revoked key {}", signer.key.short()));
+            return refuse(
+                Code::PolicyKeyRevoked,
+                "a key that holds".into(),
+                format!("{owner}'s revoked key {}", signer.key.short()),
+            );
         }
         if !allowed.contains(owner) {
-            return refuse(Code::PolicyKeyPurpose, format!("a signature by {}", listed(allowed)), format!("one by {owner}"));
+            return refuse(
+                Code::PolicyKeyPurpose,
+                format!("a signature by {}", listed(allowed)),
+                format!("one by {owner}"),
+            );
         }
         if let Some(from) = entry.from.filter(|from| when < *from) {
-            return refuse(Code::PolicyKeyNotYetValid, format!("a time from {from}"), when.to_string());
+            return refuse(
+                Code::PolicyKeyNotYetValid,
+                format!("a time from {from}"),
+                when.to_string(),
+            );
         }
         if let Some(until) = entry.until.filter(|until| when >= *until) {
-            return refuse(Code::PolicyKeyExpired, format!("a time before {until}"), when.to_string());
+            return refuse(
+                Code::PolicyKeyExpired,
+                format!("a time before {until}"),
+                when.to_string(),
+            );
         }
         self.check_form(signer, principal, entry, owner, purpose)?;
         Ok(owner.to_string())
     }
 
-    fn check_form(&self, signer: &Signer, principal: &Principal, entry: &Key, owner: &Label, purpose: &str) -> Result<(), Refusal> {
-        let refuse = |code, expected: &str, found: String| Err(Refusal::new(code, purpose, expected, found));
+    fn check_form(
+        &self,
+        signer: &Signer,
+        principal: &Principal,
+        entry: &Key,
+        owner: &Label,
+        purpose: &str,
+    ) -> Result<(), Refusal> {
+        let refuse =
+            |code, expected: &str, found: String| Err(Refusal::new(code, purpose, expected, found));
         let facts = match (&signer.form, principal.is_person) {
             (Form::Plain, false) => return Ok(()),
-            (Form::Plain, true) => return refuse(Code::EnvAlgForbidden, "an SSH signature, as people sign", format!("{owner}'s plain signature")),
-            (Form::Ssh(_), false) => return refuse(Code::EnvAlgForbidden, "a plain signature, as machines sign", format!("{owner}'s SSH signature")),
+            (Form::Plain, true) => {
+                return refuse(
+                    Code::EnvAlgForbidden,
+                    "an SSH signature, as people sign",
+                    format!("{owner}'s plain signature"),
+                );
+            }
+            (Form::Ssh(_), false) => {
+                return refuse(
+                    Code::EnvAlgForbidden,
+                    "a plain signature, as machines sign",
+                    format!("{owner}'s SSH signature"),
+                );
+            }
             (Form::Ssh(None), true) if entry.user_verification => {
-                return refuse(Code::SignoffUvRequired, "a security key that checks its user", format!("{owner}'s plain key"));
+                return refuse(
+                    Code::SignoffUvRequired,
+                    "a security key that checks its user",
+                    format!("{owner}'s plain key"),
+                );
             }
             (Form::Ssh(None), true) => return Ok(()),
             (Form::Ssh(Some(facts)), true) => facts,
         };
         if !facts.user_present {
-            return refuse(Code::SignoffUpRequired, "a touch of the security key", format!("{owner}'s key, untouched"));
+            return refuse(
+                Code::SignoffUpRequired,
+                "a touch of the security key",
+                format!("{owner}'s key, untouched"),
+            );
         }
         if entry.user_verification && !facts.user_verified {
-            return refuse(Code::SignoffUvRequired, "PIN or fingerprint", format!("{owner}'s touch alone"));
+            return refuse(
+                Code::SignoffUvRequired,
+                "PIN or fingerprint",
+                format!("{owner}'s touch alone"),
+            );
         }
         match &facts.origin {
-            Some(origin) if !self.origins.contains(origin) => {
-                refuse(Code::SignoffOrigin, &self.origins.join(", "), origin.escape_default().take(120).collect())
-            }
+            Some(origin) if !self.origins.contains(origin) => refuse(
+                Code::SignoffOrigin,
+                &self.origins.join(", "),
+                origin.escape_default().take(120).collect(),
+            ),
             _ => Ok(()),
         }
     }
@@ -279,7 +340,12 @@ impl Product {
     /// The step, or why not.
     pub fn step(&self, step: &Label) -> Result<&Step, Refusal> {
         self.steps.get(step).ok_or_else(|| {
-            Refusal::new(Code::PolicyStepUnknown, format!("step {step}"), listed(self.steps.keys()), step.to_string())
+            Refusal::new(
+                Code::PolicyStepUnknown,
+                format!("step {step}"),
+                listed(self.steps.keys()),
+                step.to_string(),
+            )
         })
     }
 }
@@ -287,7 +353,9 @@ impl Product {
 impl Step {
     /// Whether it may publish there: an exact destination, or one below an entry that ends with `/`.
     pub fn allows_destination(&self, destination: &str) -> bool {
-        self.destinations.iter().any(|allowed| allowed == destination || below(allowed, destination))
+        self.destinations
+            .iter()
+            .any(|allowed| allowed == destination || below(allowed, destination))
     }
 
     /// Whether an external file may come from there.

@@ -36,6 +36,7 @@ macro_rules! rules {
 
 rules! {
     EvidenceBudget "evidence.budget" "the evidence is within the limits";
+    EvidenceIntact "evidence.intact" "no document that the chain misses is there in a changed form";
     PolicyFresh "policy.fresh" "the newest policy has not expired, and the clock is not behind";
     SubjectExplained "subject.explained" "a manifest lists the file by name, size and every digest";
     SubjectExpected "subject.expected" "it belongs to the release that was asked for";
@@ -178,6 +179,8 @@ pub struct Report {
     /// The chain, subject first.
     pub nodes: Vec<Node>,
     pub(crate) outcomes: Option<Outcomes>,
+    /// The verdict when the report was made: what is done to the nodes afterwards makes none.
+    holds: bool,
 }
 
 /// The proof that a report accepts: publishing and running ask for it. Only
@@ -218,7 +221,8 @@ impl<'r> Accepted<'r> {
     /// The verdict as a SLSA verification summary in the name of `verifier`.
     pub fn summary(&self, verifier: &str) -> Summary {
         let release = self.release();
-        let statements: BTreeSet<StatementId> = self.report.nodes.iter().filter_map(|node| node.id).collect();
+        let statements: BTreeSet<StatementId> =
+            self.report.nodes.iter().filter_map(|node| node.id).collect();
         Summary {
             artifacts: self.outcomes.artifacts.clone(),
             verifier: verifier.to_string(),
@@ -238,13 +242,30 @@ pub(crate) const LEVEL: &str = "CUSTODY_CHAIN_VERIFIED";
 
 /// How summaries name a release.
 pub(crate) fn resource_uri(release: &ReleaseId) -> String {
-    format!("custody:{}/{}/{}/{}", release.product, release.version, release.channel, release.instance)
+    format!(
+        "custody:{}/{}/{}/{}",
+        release.product, release.version, release.channel, release.instance
+    )
 }
 
 impl Report {
+    pub(crate) fn new(
+        question: String,
+        time: Time,
+        policy: (u64, StatementId),
+        view: usize,
+        nodes: Vec<Node>,
+        outcomes: Option<Outcomes>,
+    ) -> Self {
+        let holds = nodes.len() > 1 && nodes.iter().all(|node| node.findings().next().is_none());
+        Self { question, time, policy, view, nodes, outcomes, holds }
+    }
+
     /// The rules that did not hold, in the order of the chain.
     pub fn findings(&self) -> impl Iterator<Item = (&Node, Rule, &Refusal)> {
-        self.nodes.iter().flat_map(|node| node.findings().map(move |(rule, refusal)| (node, rule, refusal)))
+        self.nodes
+            .iter()
+            .flat_map(|node| node.findings().map(move |(rule, refusal)| (node, rule, refusal)))
     }
 
     /// The codes of all findings, without repetition, the primary one first.
@@ -255,7 +276,7 @@ impl Report {
 
     /// The token of acceptance, if there is a chain and every check of it passed or is not required.
     pub fn accepted(&self) -> Option<Accepted<'_>> {
-        let whole = self.nodes.len() > 1 && self.findings().next().is_none();
+        let whole = self.holds && self.findings().next().is_none();
         self.outcomes.as_ref().filter(|_| whole).map(|outcomes| Accepted { report: self, outcomes })
     }
 
@@ -267,7 +288,13 @@ impl Report {
             ("ok", Value::Bool(ok)),
             ("question", Value::text(&self.question)),
             ("time", Value::text(self.time)),
-            ("policy", Value::object([("version", Value::Integer(self.policy.0)), ("id", Value::text(self.policy.1))])),
+            (
+                "policy",
+                Value::object([
+                    ("version", Value::Integer(self.policy.0)),
+                    ("id", Value::text(self.policy.1)),
+                ]),
+            ),
         ])
         .with("code", codes.first().map(Value::text))
         .with("codes", Some(Value::list(codes.iter().map(Value::text))))
@@ -292,7 +319,9 @@ fn node_json(node: &Node) -> Value<'static> {
             .with("found", refusal.map(|refusal| Value::text(&refusal.found)))
             .with("remedy", refusal.map(|refusal| Value::text(refusal.code.remedy())))
     };
-    let facts = node.facts.iter().map(|(word, value)| Value::object([("is", Value::text(word)), ("value", Value::text(value))]));
+    let facts = node.facts.iter().map(|(word, value)| {
+        Value::object([("is", Value::text(word)), ("value", Value::text(value))])
+    });
     Value::object([("document", Value::text(&node.title))])
         .with("id", node.id.map(Value::text))
         .with("facts", Some(Value::list(facts)))

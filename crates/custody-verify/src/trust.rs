@@ -6,6 +6,8 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use custody_core::envelope::{Envelope, Keyring, Payload, PolicyText, StatementId};
+use custody_core::key::KeyId;
+use custody_core::statement::Label;
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 
@@ -28,6 +30,7 @@ pub struct PolicyChain {
     older: Vec<(StatementId, Policy)>,
     newest: (StatementId, Policy),
     keyring: Keyring,
+    revoked: BTreeMap<KeyId, (u64, Label)>,
 }
 
 fn signed_policy(envelope: &Envelope) -> Result<Policy, Refusal> {
@@ -38,10 +41,12 @@ fn signed_policy(envelope: &Envelope) -> Result<Policy, Refusal> {
 /// Whether the root of `judge` signed the envelope, at its threshold.
 fn check_root(envelope: &Envelope, judge: &Policy, now: Time) -> Result<(), Refusal> {
     let at = format!("policy {}", envelope.id().short());
-    let signed = envelope.open::<PolicyText>(&judge.keyring()).map_err(|refusal| refusal.within(&at))?;
-    let root = |signer: &_| judge.entitled(signer, &judge.root.members, now, "the policy's signature");
-    signed.by_ref().verify(judge.root.threshold, root).map(|_| ()).map_err(|refusal| {
-        let below = refusal.code == Code::EnvThresholdNotMet;
+    let root =
+        |signer: &_| judge.entitled(signer, &judge.root.members, now, "the policy's signature");
+    let signed = envelope.open::<PolicyText>(&judge.keyring());
+    let verified = signed.and_then(|signed| signed.by_ref().verify(judge.root.threshold, root).map(|_| ()));
+    verified.map_err(|refusal| {
+        let below = matches!(refusal.code, Code::EnvThresholdNotMet | Code::EnvKeyUnknown);
         let code = if below { Code::PolicySignatureThreshold } else { refusal.code };
         Refusal { code, ..refusal }.within(&at)
     })
@@ -52,12 +57,19 @@ impl PolicyChain {
     /// says which document is meant, the signatures that people stand behind it.
     pub fn pinned(pin: StatementId, envelope: &Envelope, now: Time) -> Result<Self, Refusal> {
         if envelope.id() != pin {
-            return Err(Refusal::new(Code::PolicyUntrusted, "policy", format!("the pinned policy {pin}"), envelope.id().to_string()));
+            return Err(Refusal::new(
+                Code::PolicyUntrusted,
+                "policy",
+                format!("the pinned policy {pin}"),
+                envelope.id().to_string(),
+            ));
         }
         let policy = signed_policy(envelope)?;
         check_root(envelope, &policy, now)?;
         let keyring = policy.keyring();
-        Ok(Self { older: Vec::new(), newest: (pin, policy), keyring })
+        let mut chain = Self { older: Vec::new(), newest: (pin, policy), keyring, revoked: BTreeMap::new() };
+        chain.remember_revocations();
+        Ok(chain)
     }
 
     /// Goes on to the next version: signed by the root of the newest so far and by its own.
@@ -72,18 +84,34 @@ impl PolicyChain {
         let refuse = |code, expected, found| Err(Refusal::new(code, at.clone(), expected, found));
         if next.version <= newest.version {
             let same = self.get(envelope.id()).is_some();
-            let code = if next.version == newest.version { Code::PolicyEquivocation } else { Code::PolicyRollback };
-            return if same { Ok(()) } else { refuse(code, format!("version {wanted}"), format!("version {}", next.version)) };
+            let code = if next.version == newest.version {
+                Code::PolicyEquivocation
+            } else {
+                Code::PolicyRollback
+            };
+            return if same {
+                Ok(())
+            } else {
+                refuse(code, format!("version {wanted}"), format!("version {}", next.version))
+            };
         }
         if next.version != wanted {
-            return refuse(Code::PolicyVersionGap, format!("version {wanted}"), format!("version {}", next.version));
+            return refuse(
+                Code::PolicyVersionGap,
+                format!("version {wanted}"),
+                format!("version {}", next.version),
+            );
         }
         if next.previous != Some(*id) {
             let found = next.previous.map_or_else(|| "nothing".to_string(), |id| id.to_string());
             return refuse(Code::PolicyVersionGap, format!("previous = {id}"), found);
         }
         if next.instance != newest.instance {
-            return refuse(Code::ChainInstanceMismatch, newest.instance.to_string(), next.instance.to_string());
+            return refuse(
+                Code::ChainInstanceMismatch,
+                newest.instance.to_string(),
+                next.instance.to_string(),
+            );
         }
         check_root(envelope, newest, now)?;
         check_root(envelope, &next, now)?;
@@ -92,7 +120,23 @@ impl PolicyChain {
         }
         let before = core::mem::replace(&mut self.newest, (envelope.id(), next));
         self.older.push(before);
+        self.remember_revocations();
         Ok(())
+    }
+
+    fn remember_revocations(&mut self) {
+        let (_, policy) = &self.newest;
+        for (owner, principal) in &policy.principals {
+            for entry in principal.keys.iter().filter(|entry| entry.revoked) {
+                self.revoked.entry(entry.key.id()).or_insert_with(|| (policy.version, owner.clone()));
+            }
+        }
+    }
+
+    /// The version that revoked the key, and its owner there. A revocation holds for ever, also where
+    /// a later version does not list the key any more.
+    pub fn revocation(&self, key: &KeyId) -> Option<(u64, &Label)> {
+        self.revoked.get(key).map(|(version, owner)| (*version, owner))
     }
 
     /// The longest chain from the pin through these envelopes. Policies that do not link to it are
@@ -103,30 +147,39 @@ impl PolicyChain {
         floor: Option<Floor>,
         now: Time,
     ) -> Result<Self, Refusal> {
-        let policies: Vec<&Envelope> =
-            envelopes.into_iter().filter(|envelope| envelope.payload_type() == PolicyText::TYPE).collect();
+        let policies: Vec<&Envelope> = envelopes
+            .into_iter()
+            .filter(|envelope| envelope.payload_type() == PolicyText::TYPE)
+            .collect();
         let first = policies.iter().find(|envelope| envelope.id() == pin);
         let first = first.ok_or_else(|| {
-            Refusal::new(Code::PolicyUntrusted, "policy", format!("the pinned policy {pin}"), "not among the evidence")
+            Refusal::new(
+                Code::PolicyUntrusted,
+                "policy",
+                format!("the pinned policy {pin}"),
+                "not among the evidence",
+            )
         })?;
         let mut chain = Self::pinned(pin, first, now)?;
-        let mut by_previous: BTreeMap<StatementId, Vec<&Envelope>> = BTreeMap::new();
-        for envelope in &policies {
-            if let Some(previous) = signed_policy(envelope).ok().and_then(|policy| policy.previous) {
-                by_previous.entry(previous).or_default().push(envelope);
-            }
-        }
         loop {
             let id = chain.newest.0;
-            let next = by_previous.get(&id).map(Vec::as_slice).unwrap_or_default();
-            let mut valid = next.iter().filter_map(|envelope| {
+            // signatures first: what the root did not sign is not even read
+            let signed = policies.iter().filter(|envelope| {
+                chain.get(envelope.id()).is_none() && check_root(envelope, &chain.newest.1, now).is_ok()
+            });
+            let mut valid = signed.filter_map(|envelope| {
                 let mut longer = chain.clone();
                 longer.rotate(envelope, now).ok().map(|()| longer)
             });
             let Some(longer) = valid.next() else { break };
             if let Some(other) = valid.next() {
                 let (a, b) = (longer.newest.0, other.newest.0);
-                return Err(Refusal::new(Code::PolicyEquivocation, "policy", format!("one version after {id}"), format!("{a} and {b}")));
+                return Err(Refusal::new(
+                    Code::PolicyEquivocation,
+                    "policy",
+                    format!("one version after {id}"),
+                    format!("{a} and {b}"),
+                ));
             }
             chain = longer;
         }
@@ -139,10 +192,15 @@ impl PolicyChain {
         let seen = format!("version {} ({}), which was seen before", floor.version, floor.policy);
         let known = self.get(floor.policy).is_some();
         match newest.version.cmp(&floor.version) {
-            core::cmp::Ordering::Less => {
-                Err(Refusal::new(Code::PolicyRollback, "policy", seen, format!("version {} at most", newest.version)))
+            core::cmp::Ordering::Less => Err(Refusal::new(
+                Code::PolicyRollback,
+                "policy",
+                seen,
+                format!("version {} at most", newest.version),
+            )),
+            _ if !known => {
+                Err(Refusal::new(Code::PolicyEquivocation, "policy", seen, id.to_string()))
             }
-            _ if !known => Err(Refusal::new(Code::PolicyEquivocation, "policy", seen, id.to_string())),
             _ => Ok(()),
         }
     }

@@ -36,8 +36,11 @@ pub struct Approver {
 impl Approver {
     fn read(value: Value<'_>, at: &str) -> Result<Self, Refusal> {
         let mut object = value.into_object(at)?;
-        let approver =
-            Self { person: object.parsed("person")?, role: object.parsed("role")?, signoff: object.parsed("signoff")? };
+        let approver = Self {
+            person: object.parsed("person")?,
+            role: object.parsed("role")?,
+            signoff: object.parsed("signoff")?,
+        };
         object.finish()?;
         Ok(approver)
     }

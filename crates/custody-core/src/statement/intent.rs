@@ -42,7 +42,14 @@ impl Predicate for Intent {
         let stage = match object.text("stage")?.as_str() {
             "announced" => Stage::Announced,
             "done" => Stage::Done,
-            _ => return Err(Refusal::new(Code::ParseFieldType, object.place("stage"), "announced or done", "other text")),
+            _ => {
+                return Err(Refusal::new(
+                    Code::ParseFieldType,
+                    object.place("stage"),
+                    "announced or done",
+                    "other text",
+                ));
+            }
         };
         let intent = Self {
             task: only_statement(&subjects, "task")?,

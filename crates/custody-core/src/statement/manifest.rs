@@ -90,13 +90,30 @@ fn read_dependency(value: Value<'_>, at: &str) -> Result<Dependency, Refusal> {
         Some("input") => {
             let from = descriptor.annotation("manifest").and_then(Value::as_str);
             let origin = match (from, &descriptor.uri) {
-                (Some(id), None) => InputOrigin::Manifest(id.parse().map_err(|refusal: Refusal| refusal.within(at))?),
+                (Some(id), None) => InputOrigin::Manifest(
+                    id.parse().map_err(|refusal: Refusal| refusal.within(at))?,
+                ),
                 (None, Some(uri)) => InputOrigin::External(uri.clone()),
-                _ => return Err(Refusal::new(Code::ChainInputUnaccounted, at, "one of manifest and uri", "neither or both")),
+                _ => {
+                    return Err(Refusal::new(
+                        Code::ChainInputUnaccounted,
+                        at,
+                        "one of manifest and uri",
+                        "neither or both",
+                    ));
+                }
             };
-            Ok(Dependency::Input(UsedInput { artifact: Artifact::from_descriptor(&descriptor, at)?, origin }))
+            Ok(Dependency::Input(UsedInput {
+                artifact: Artifact::from_descriptor(&descriptor, at)?,
+                origin,
+            }))
         }
-        _ => Err(Refusal::new(Code::ChainInputUnaccounted, at, "annotations.role source, manifest or input", format!("{role:?}"))),
+        _ => Err(Refusal::new(
+            Code::ChainInputUnaccounted,
+            at,
+            "annotations.role source, manifest or input",
+            format!("{role:?}"),
+        )),
     }
 }
 
@@ -109,7 +126,9 @@ impl UsedInput {
     fn write(&self) -> Value<'static> {
         let mut descriptor = self.artifact.to_descriptor();
         match &self.origin {
-            InputOrigin::Manifest(id) => descriptor.annotations.push(("manifest".to_owned(), Value::text(id))),
+            InputOrigin::Manifest(id) => {
+                descriptor.annotations.push(("manifest".to_owned(), Value::text(id)))
+            }
             InputOrigin::External(uri) => descriptor.uri = Some(uri.clone()),
         }
         with_role(descriptor, "input")
@@ -119,7 +138,13 @@ impl UsedInput {
 impl Manifest {
     fn build_definition(&self) -> Value<'static> {
         let external = Value::object([
-            ("task", Value::object([("digest", Value::object([(Sha256::ALGORITHM, Value::text(self.task))]))])),
+            (
+                "task",
+                Value::object([(
+                    "digest",
+                    Value::object([(Sha256::ALGORITHM, Value::text(self.task))]),
+                )]),
+            ),
             ("step", Value::text(&self.step)),
             ("command", text_list(&self.command)),
         ])
@@ -129,7 +154,10 @@ impl Manifest {
             ("environment", text_map(self.environment.iter().map(|(name, value)| (name, value)))),
         ]);
         let source = self.source.iter().map(|source| with_role(source.to_descriptor(), SOURCE));
-        let upstream = self.upstream.iter().map(|id| with_role(Descriptor::statement(UPSTREAM, *id), UPSTREAM));
+        let upstream = self
+            .upstream
+            .iter()
+            .map(|id| with_role(Descriptor::statement(UPSTREAM, *id), UPSTREAM));
         let inputs = self.inputs.iter().map(UsedInput::write);
         Value::object([
             ("buildType", Value::text(BUILD_TYPE)),
@@ -168,20 +196,27 @@ impl Predicate for Manifest {
         let build_type = definition.text("buildType")?;
         if build_type != BUILD_TYPE {
             let shown: String = build_type.escape_default().take(120).collect();
-            return Err(Refusal::new(Code::StmtBuildType, definition.place("buildType"), BUILD_TYPE, shown));
+            return Err(Refusal::new(
+                Code::StmtBuildType,
+                definition.place("buildType"),
+                BUILD_TYPE,
+                shown,
+            ));
         }
         let mut external = definition.object("externalParameters")?;
-        let mut task = external.object("task")?;
+        let task = named_task(&mut external)?;
         let mut internal = definition.object("internalParameters")?;
         let dependencies = definition.each("resolvedDependencies", read_dependency)?;
         let mut details = object.object("runDetails")?;
         let mut builder = details.object("builder")?;
         let mut metadata = details.object("metadata")?;
         let mut logs = details.each("byproducts", Artifact::read)?;
-        let named = |(i, subject): (usize, &Descriptor)| Artifact::from_descriptor(subject, &format!("subject[{i}]"));
+        let named = |(i, subject): (usize, &Descriptor)| {
+            Artifact::from_descriptor(subject, &format!("subject[{i}]"))
+        };
         let mut manifest = Self {
             artifacts: subjects.iter().enumerate().map(named).collect::<Result<_, _>>()?,
-            task: StatementId(task.object("digest")?.parsed(Sha256::ALGORITHM)?),
+            task,
             step: external.parsed("step")?,
             command: external.each("command", |value, at| value.into_text(at))?,
             destination: external.optional_text("destination")?,
@@ -197,15 +232,29 @@ impl Predicate for Manifest {
             log: logs.pop(),
         };
         unexpected_parameter(external)?;
-        [task, internal, builder, metadata, definition, details, object].into_iter().try_for_each(Object::finish)?;
+        [internal, builder, metadata, definition, details, object]
+            .into_iter()
+            .try_for_each(Object::finish)?;
         if !logs.is_empty() || dependencies.len() > SUBJECTS {
-            return Err(Refusal::new(Code::ParseCountExceeded, "predicate", "one log and at most 100000 dependencies", "more"));
+            return Err(Refusal::new(
+                Code::ParseCountExceeded,
+                "predicate",
+                "one log and at most 100000 dependencies",
+                "more",
+            ));
         }
         for dependency in dependencies {
             match dependency {
-                Dependency::Source(source) if manifest.source.is_none() => manifest.source = Some(source),
+                Dependency::Source(source) if manifest.source.is_none() => {
+                    manifest.source = Some(source)
+                }
                 Dependency::Source(_) => {
-                    return Err(Refusal::new(Code::ChainSourceMismatch, "resolvedDependencies", "one source", "two"));
+                    return Err(Refusal::new(
+                        Code::ChainSourceMismatch,
+                        "resolvedDependencies",
+                        "one source",
+                        "two",
+                    ));
                 }
                 Dependency::Upstream(id) => manifest.upstream.push(id),
                 Dependency::Input(input) => manifest.inputs.push(input),
@@ -216,12 +265,35 @@ impl Predicate for Manifest {
     }
 
     fn write(&self) -> (Vec<Descriptor>, Value<'static>) {
-        let predicate =
-            Value::object([("buildDefinition", self.build_definition()), ("runDetails", self.run_details())]);
+        let predicate = Value::object([
+            ("buildDefinition", self.build_definition()),
+            ("runDetails", self.run_details()),
+        ]);
         (self.artifacts.iter().map(Artifact::to_descriptor).collect(), predicate)
     }
 }
 
+/// The task that allowed the run: by digest, and by nothing else.
+fn named_task(external: &mut Object<'_>) -> Result<StatementId, Refusal> {
+    let at = external.place("task");
+    let value = external
+        .optional("task")
+        .ok_or_else(|| Refusal::new(Code::ChainTaskMissing, at.clone(), "the task's digest", "nothing"))?;
+    let closed = Descriptor::read_closed(value, &at, &[]).map_err(|refusal| match refusal.code {
+        Code::ParseUnknownField => Refusal { code: Code::StmtParameterUnexpected, ..refusal },
+        Code::ParseFieldMissing => Refusal { code: Code::ChainTaskMissing, ..refusal },
+        _ => refusal,
+    })?;
+    if closed.name.is_some() || closed.uri.is_some() || closed.digest.len() > 1 {
+        return Err(Refusal::new(Code::StmtParameterUnexpected, at, "one digest and nothing else", "more"));
+    }
+    closed.statement_id(&at)
+}
+
 fn unexpected_parameter(external: Object<'_>) -> Result<(), Refusal> {
-    external.finish().map_err(|refusal| Refusal { code: Code::StmtParameterUnexpected, found: refusal.found.to_string(), ..refusal })
+    external.finish().map_err(|refusal| Refusal {
+        code: Code::StmtParameterUnexpected,
+        found: refusal.found.to_string(),
+        ..refusal
+    })
 }

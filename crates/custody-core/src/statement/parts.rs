@@ -37,7 +37,12 @@ impl FromStr for Label {
             return Ok(Self(text.to_owned()));
         }
         let shown: String = text.escape_default().take(60).collect();
-        Err(Refusal::new(Code::ParseFieldType, "", "a short name of letters, digits and . _ - + @", format!("{shown:?}")))
+        Err(Refusal::new(
+            Code::ParseFieldType,
+            "",
+            "a short name of letters, digits and . _ - + @",
+            format!("{shown:?}"),
+        ))
     }
 }
 
@@ -122,30 +127,53 @@ pub struct Source {
 
 impl Source {
     pub(crate) fn from_descriptor(descriptor: Descriptor, at: &str) -> Result<Self, Refusal> {
-        let digest = |algorithm| descriptor.digest.iter().find(|(name, _)| name == algorithm).map(|(_, value)| value.clone());
+        let digest = |algorithm| {
+            descriptor
+                .digest
+                .iter()
+                .find(|(name, _)| name == algorithm)
+                .map(|(_, value)| value.clone())
+        };
         let revision = match (digest("gitCommit"), digest("hgChangeset")) {
             (Some(id), None) => Revision::Git(id),
             (None, Some(id)) => Revision::Mercurial(id),
-            _ => return Err(Refusal::new(Code::StmtDigestMissing, at, "one of gitCommit and hgChangeset", "neither or both")),
+            _ => {
+                return Err(Refusal::new(
+                    Code::StmtDigestMissing,
+                    at,
+                    "one of gitCommit and hgChangeset",
+                    "neither or both",
+                ));
+            }
         };
         let bytes = hex_decode(revision.id()).map(|bytes| bytes.len());
         if bytes != Some(20) && !(bytes == Some(32) && matches!(revision, Revision::Git(_))) {
-            return Err(Refusal::new(Code::StmtDigestFormat, at, "a whole revision id in lower case", revision.id()));
+            return Err(Refusal::new(
+                Code::StmtDigestFormat,
+                at,
+                "a whole revision id in lower case",
+                revision.id(),
+            ));
         }
-        let uri = descriptor.uri.ok_or_else(|| Refusal::new(Code::ParseFieldMissing, format!("{at}.uri"), "this member", "nothing"))?;
+        let uri = descriptor.uri.ok_or_else(|| {
+            Refusal::new(Code::ParseFieldMissing, format!("{at}.uri"), "this member", "nothing")
+        })?;
         Ok(Self { uri, revision })
     }
 
     pub(crate) fn to_descriptor(&self) -> Descriptor {
         Descriptor {
             uri: Some(self.uri.clone()),
-            digest: Vec::from([(self.revision.algorithm().to_owned(), self.revision.id().to_owned())]),
+            digest: Vec::from([(
+                self.revision.algorithm().to_owned(),
+                self.revision.id().to_owned(),
+            )]),
             ..Descriptor::named("source")
         }
     }
 
     pub(crate) fn read(value: Value<'_>, at: &str) -> Result<Self, Refusal> {
-        Self::from_descriptor(Descriptor::read(value, at)?, at)
+        Self::from_descriptor(Descriptor::read_closed(value, at, &[])?, at)
     }
 
     pub(crate) fn write(&self) -> Value<'static> {
@@ -172,14 +200,31 @@ pub struct Artifact {
 
 impl Artifact {
     pub(crate) fn from_descriptor(descriptor: &Descriptor, at: &str) -> Result<Self, Refusal> {
-        let name = descriptor.name.as_deref().unwrap_or_default().parse().map_err(|refusal: Refusal| refusal.within(at))?;
+        let name = descriptor
+            .name
+            .as_deref()
+            .unwrap_or_default()
+            .parse()
+            .map_err(|refusal: Refusal| refusal.within(at))?;
         let size = descriptor.annotation("size").cloned();
-        let size = size.ok_or_else(|| Refusal::new(Code::ParseFieldMissing, format!("{at}.annotations.size"), "the size in bytes", "nothing"))?;
-        Ok(Self { name, digests: descriptor.digests(at)?, size: size.into_integer(&format!("{at}.annotations.size"))? })
+        let size = size.ok_or_else(|| {
+            Refusal::new(
+                Code::ParseFieldMissing,
+                format!("{at}.annotations.size"),
+                "the size in bytes",
+                "nothing",
+            )
+        })?;
+        Ok(Self {
+            name,
+            digests: descriptor.digests(at)?,
+            size: size.into_integer(&format!("{at}.annotations.size"))?,
+        })
     }
 
     pub(crate) fn to_descriptor(&self) -> Descriptor {
-        let sha512 = self.digests.sha512.map(|digest| (Sha512::ALGORITHM.to_owned(), digest.to_string()));
+        let sha512 =
+            self.digests.sha512.map(|digest| (Sha512::ALGORITHM.to_owned(), digest.to_string()));
         let sha256 = (Sha256::ALGORITHM.to_owned(), self.digests.sha256.to_string());
         Descriptor {
             digest: [sha256].into_iter().chain(sha512).collect(),
@@ -189,7 +234,7 @@ impl Artifact {
     }
 
     pub(crate) fn read(value: Value<'_>, at: &str) -> Result<Self, Refusal> {
-        Self::from_descriptor(&Descriptor::read(value, at)?, at)
+        Self::from_descriptor(&Descriptor::read_closed(value, at, &["size"])?, at)
     }
 
     pub(crate) fn write(&self) -> Value<'static> {
@@ -203,17 +248,34 @@ impl Artifact {
 }
 
 /// Refuses a name that stands twice, or that is one file with another on some systems.
-pub(crate) fn check_names<'n>(names: impl Iterator<Item = &'n ArtifactName>, at: &str) -> Result<(), Refusal> {
+pub(crate) fn check_names<'n>(
+    names: impl Iterator<Item = &'n ArtifactName>,
+    at: &str,
+) -> Result<(), Refusal> {
     let (mut seen, mut folded) = (BTreeSet::new(), BTreeSet::new());
     for name in names {
         if !seen.insert(name) {
-            return Err(Refusal::new(Code::StmtSubjectDuplicate, at, "each name once", name.as_str()));
+            return Err(Refusal::new(
+                Code::StmtSubjectDuplicate,
+                at,
+                "each name once",
+                name.as_str(),
+            ));
         }
         if !folded.insert(name.folded()) {
-            return Err(Refusal::new(Code::ArtNameCollision, at, "names that differ by more than case", name.as_str()));
+            return Err(Refusal::new(
+                Code::ArtNameCollision,
+                at,
+                "names that differ by more than case",
+                name.as_str(),
+            ));
         }
     }
-    Ok(())
+    let directory = |name: &&String| name.match_indices('/').any(|(end, _)| name.get(..end).is_some_and(|parent| folded.contains(parent)));
+    match folded.iter().find(directory) {
+        Some(name) => Err(Refusal::new(Code::ArtNameCollision, at, "no name that is a directory of another", name.as_str())),
+        None => Ok(()),
+    }
 }
 
 /// An in-toto `ResourceDescriptor` as far as Custody reads it.
@@ -232,15 +294,43 @@ impl Descriptor {
 
     /// A reference to another statement.
     pub(crate) fn statement(name: &str, id: StatementId) -> Self {
-        Self { digest: Vec::from([(Sha256::ALGORITHM.to_owned(), id.to_string())]), ..Self::named(name) }
+        Self {
+            digest: Vec::from([(Sha256::ALGORITHM.to_owned(), id.to_string())]),
+            ..Self::named(name)
+        }
     }
 
+    /// A statement has one id; a second digest of it could not be checked.
     pub(crate) fn statement_id(&self, at: &str) -> Result<StatementId, Refusal> {
-        self.digests(at).map(|digests| StatementId(digests.sha256))
+        match self.digests(at)? {
+            Digests { sha256, sha512: None } => Ok(StatementId(sha256)),
+            Digests { .. } => {
+                Err(Refusal::new(Code::StmtDigestAlg, format!("{at}.digest"), "sha256 alone", "sha512 beside it"))
+            }
+        }
     }
 
+    /// Reads a descriptor that in-toto or SLSA define: members that nobody knows are ignored.
     pub(crate) fn read(value: Value<'_>, at: &str) -> Result<Self, Refusal> {
+        Self::take(&mut value.into_object(at)?, at)
+    }
+
+    /// Reads a descriptor inside a predicate of our own, which has these annotations at most.
+    pub(crate) fn read_closed(value: Value<'_>, at: &str, annotations: &[&str]) -> Result<Self, Refusal> {
         let mut object = value.into_object(at)?;
+        let descriptor = Self::take(&mut object, at)?;
+        object.finish()?;
+        let unknown = |(name, _): &&(String, Value<'_>)| !annotations.contains(&name.as_str());
+        match descriptor.annotations.iter().find(unknown) {
+            None => Ok(descriptor),
+            Some((name, _)) => {
+                let at = format!("{at}.annotations.{}", name.escape_default());
+                Err(Refusal::new(Code::ParseUnknownField, at, "only members that are defined", format!("{name:?}")))
+            }
+        }
+    }
+
+    fn take(object: &mut Object<'_>, at: &str) -> Result<Self, Refusal> {
         let digest = object.map("digest")?;
         let annotations = match object.optional("annotations") {
             None => Vec::new(),
@@ -248,23 +338,35 @@ impl Descriptor {
         };
         let annotations = annotations
             .into_iter()
-            .filter_map(|(name, value)| {
+            .map(|(name, value)| {
+                // other values are nothing that Custody reads, but their names count
                 let value = match value {
                     Value::Integer(number) => Value::Integer(number),
                     Value::String(text) => Value::String(Cow::Owned(text.into_owned())),
-                    _ => return None,
+                    _ => Value::Null,
                 };
-                Some((name.into_owned(), value))
+                (name.into_owned(), value)
             })
             .collect();
-        Ok(Self { name: object.optional_text("name")?, uri: object.optional_text("uri")?, digest, annotations })
+        Ok(Self {
+            name: object.optional_text("name")?,
+            uri: object.optional_text("uri")?,
+            digest,
+            annotations,
+        })
     }
 
     pub(crate) fn write(&self) -> Value<'static> {
         let pairs = |pairs: &[(String, Value<'static>)]| {
-            Value::Object(pairs.iter().map(|(name, value)| (Cow::Owned(name.clone()), value.clone())).collect())
+            Value::Object(
+                pairs
+                    .iter()
+                    .map(|(name, value)| (Cow::Owned(name.clone()), value.clone()))
+                    .collect(),
+            )
         };
-        let digest: Vec<_> = self.digest.iter().map(|(name, value)| (name.clone(), Value::text(value))).collect();
+        let digest: Vec<_> =
+            self.digest.iter().map(|(name, value)| (name.clone(), Value::text(value))).collect();
         let annotations = (!self.annotations.is_empty()).then(|| pairs(&self.annotations));
         Value::object([])
             .with("name", self.name.as_ref().map(Value::text))
@@ -279,10 +381,15 @@ impl Descriptor {
 
     /// The digests by which bytes are recognised: sha256 must be there, sha512 may be.
     pub(crate) fn digests(&self, at: &str) -> Result<Digests, Refusal> {
-        let find = |name: &str| self.digest.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        let find = |name: &str| {
+            self.digest.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        };
         let place = |refusal: Refusal| refusal.within(&format!("{at}.digest"));
         let Some(sha256) = find(Sha256::ALGORITHM) else {
-            let weak = self.digest.iter().find(|(name, _)| matches!(name.as_str(), "md5" | "sha1" | "sha224"));
+            let weak = self
+                .digest
+                .iter()
+                .find(|(name, _)| matches!(name.as_str(), "md5" | "sha1" | "sha224"));
             let (code, found) = match weak {
                 Some((name, _)) => (Code::StmtDigestAlg, name.clone()),
                 None => (Code::StmtDigestMissing, "none".to_owned()),
@@ -300,6 +407,11 @@ impl Descriptor {
 pub(crate) fn only_statement(subjects: &[Descriptor], name: &str) -> Result<StatementId, Refusal> {
     match subjects {
         [one] if one.name.as_deref() == Some(name) => one.statement_id("subject[0]"),
-        _ => Err(Refusal::new(Code::ParseFieldType, "subject", format!("one subject named {name:?}"), "other subjects")),
+        _ => Err(Refusal::new(
+            Code::ParseFieldType,
+            "subject",
+            format!("one subject named {name:?}"),
+            "other subjects",
+        )),
     }
 }

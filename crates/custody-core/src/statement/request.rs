@@ -3,8 +3,8 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::parts::{Artifact, Descriptor, Label, ReleaseId, Source, check_names};
 use super::Predicate;
+use super::parts::{Artifact, Descriptor, Label, ReleaseId, Source, check_names};
 use crate::digest::Sha256;
 use crate::envelope::StatementId;
 use crate::json::{Object, Value, text_map};
@@ -93,7 +93,12 @@ pub(super) fn read_nonce(object: &mut Object<'_>) -> Result<String, Refusal> {
     if nonce.len() == 32 && nonce.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
         return Ok(nonce);
     }
-    Err(Refusal::new(Code::ParseFieldType, object.place("nonce"), "32 lower-case hexadecimal digits", "other text"))
+    Err(Refusal::new(
+        Code::ParseFieldType,
+        object.place("nonce"),
+        "32 lower-case hexadecimal digits",
+        "other text",
+    ))
 }
 
 impl Request {
@@ -117,7 +122,10 @@ impl Predicate for Request {
             release: ReleaseId::read(&mut release)?,
             phase: object.parsed("phase")?,
             source: Source::read(object.required("source")?, "predicate.source")?,
-            pipeline: Pipeline { path: pipeline.parsed("path")?, sha256: pipeline.parsed("sha256")? },
+            pipeline: Pipeline {
+                path: pipeline.parsed("path")?,
+                sha256: pipeline.parsed("sha256")?,
+            },
             policy: PolicyRef { version: policy.integer("version")?, id: policy.parsed("id")? },
             builds_on: object.each("buildsOn", EarlierManifest::read)?,
             parameters: object.map("parameters")?,
@@ -127,8 +135,15 @@ impl Predicate for Request {
         };
         [release, pipeline, policy, object].into_iter().try_for_each(Object::finish)?;
         match subjects.as_slice() {
-            [one] if Source::from_descriptor(one.clone(), "subject[0]")? == request.source => Ok(request),
-            _ => Err(Refusal::new(Code::ParseFieldType, "subject", "the source of the predicate, alone", "another subject")),
+            [one] if Source::from_descriptor(one.clone(), "subject[0]")? == request.source => {
+                Ok(request)
+            }
+            _ => Err(Refusal::new(
+                Code::ParseFieldType,
+                "subject",
+                "the source of the predicate, alone",
+                "another subject",
+            )),
         }
     }
 
@@ -139,11 +154,17 @@ impl Predicate for Request {
             ("source", self.source.write()),
             (
                 "pipeline",
-                Value::object([("path", Value::text(&self.pipeline.path)), ("sha256", Value::text(self.pipeline.sha256))]),
+                Value::object([
+                    ("path", Value::text(&self.pipeline.path)),
+                    ("sha256", Value::text(self.pipeline.sha256)),
+                ]),
             ),
             (
                 "policy",
-                Value::object([("version", Value::Integer(self.policy.version)), ("id", Value::text(self.policy.id))]),
+                Value::object([
+                    ("version", Value::Integer(self.policy.version)),
+                    ("id", Value::text(self.policy.id)),
+                ]),
             ),
             ("buildsOn", Value::list(self.builds_on.iter().map(EarlierManifest::write))),
             ("parameters", text_map(self.parameters.iter().map(|(name, value)| (name, value)))),

@@ -44,7 +44,12 @@ impl Predicate for Resolution {
             ("resume", None) => Resolve::Resume,
             ("supersede", Some(id)) => Resolve::Supersede(id),
             _ => {
-                return Err(Refusal::new(Code::ParseFieldType, object.place("resolve"), "resume, or supersede with a manifest", "otherwise"));
+                return Err(Refusal::new(
+                    Code::ParseFieldType,
+                    object.place("resolve"),
+                    "resume, or supersede with a manifest",
+                    "otherwise",
+                ));
             }
         };
         let resolution = Self {

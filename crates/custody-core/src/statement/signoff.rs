@@ -35,7 +35,9 @@ impl Decision {
 
     /// The decision of this word.
     pub fn from_word(word: &str) -> Option<Self> {
-        [Self::Approve, Self::Refuse, Self::Withdraw].into_iter().find(|decision| decision.word() == word)
+        [Self::Approve, Self::Refuse, Self::Withdraw]
+            .into_iter()
+            .find(|decision| decision.word() == word)
     }
 }
 
@@ -75,7 +77,8 @@ pub struct Signoff {
 /// request's id in an alphabet without look-alikes. Nothing is ever found or accepted by it.
 pub fn short_code(id: StatementId) -> String {
     const ALPHABET: &[u8; 32] = b"ABCDEFGHJKLMNPQRSTUVWXYZ23456789";
-    let bits = id.0.as_bytes().iter().take(5).fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
+    let bits =
+        id.0.as_bytes().iter().take(5).fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
     let letter = |shift: u32| {
         let index = usize::try_from(bits >> shift & 31).unwrap_or_default();
         ALPHABET.get(index).copied().map_or('-', char::from)
@@ -86,7 +89,14 @@ pub fn short_code(id: StatementId) -> String {
 
 impl Signoff {
     /// A sign-off of this request with all that it repeats of it.
-    pub fn of(request: &Request, id: StatementId, decision: Decision, person: Label, role: Label, created: Time) -> Self {
+    pub fn of(
+        request: &Request,
+        id: StatementId,
+        decision: Decision,
+        person: Label,
+        role: Label,
+        created: Time,
+    ) -> Self {
         let (artifacts, bytes) = request.content();
         Self {
             request: id,
@@ -106,14 +116,22 @@ impl Signoff {
     }
 
     /// The first thing in which the sign-off differs from what the request says.
-    pub fn difference(&self, request: &Request, id: StatementId) -> Option<(&'static str, String, String)> {
+    pub fn difference(
+        &self,
+        request: &Request,
+        id: StatementId,
+    ) -> Option<(&'static str, String, String)> {
         let (artifacts, bytes) = request.content();
         let pairs = [
             ("request", id.to_string(), self.request.to_string()),
             ("release", request.release.to_string(), self.release.to_string()),
             ("phase", request.phase.to_string(), self.phase.to_string()),
             ("source", request.source.to_string(), self.source.to_string()),
-            ("content", format!("{artifacts} artifacts, {bytes} bytes"), format!("{} artifacts, {} bytes", self.artifacts, self.bytes)),
+            (
+                "content",
+                format!("{artifacts} artifacts, {bytes} bytes"),
+                format!("{} artifacts, {} bytes", self.artifacts, self.bytes),
+            ),
         ];
         pairs.into_iter().find(|(_, expected, found)| expected != found)
     }
@@ -125,8 +143,14 @@ impl Predicate for Signoff {
     fn read(subjects: Vec<Descriptor>, mut object: Object<'_>) -> Result<Self, Refusal> {
         let request = only_statement(&subjects, "request")?;
         let word = object.text("decision")?;
-        let decision = Decision::from_word(&word)
-            .ok_or_else(|| Refusal::new(Code::ParseFieldType, object.place("decision"), "approve, refuse or withdraw", word.escape_default().to_string()))?;
+        let decision = Decision::from_word(&word).ok_or_else(|| {
+            Refusal::new(
+                Code::ParseFieldType,
+                object.place("decision"),
+                "approve, refuse or withdraw",
+                word.escape_default().to_string(),
+            )
+        })?;
         let mut release = object.object("release")?;
         let signoff = Self {
             request,
@@ -145,12 +169,22 @@ impl Predicate for Signoff {
         };
         let code = object.text("shortCode")?;
         if code != short_code(request) {
-            return Err(Refusal::new(Code::SignoffContentMismatch, object.place("shortCode"), short_code(request), code.escape_default().to_string()));
+            return Err(Refusal::new(
+                Code::SignoffContentMismatch,
+                object.place("shortCode"),
+                short_code(request),
+                code.escape_default().to_string(),
+            ));
         }
         release.finish()?;
         object.finish()?;
         if (decision == Decision::Withdraw) != signoff.withdraws.is_some() {
-            return Err(Refusal::new(Code::ParseFieldType, "predicate.withdraws", "this member in withdrawals and nowhere else", "otherwise"));
+            return Err(Refusal::new(
+                Code::ParseFieldType,
+                "predicate.withdraws",
+                "this member in withdrawals and nowhere else",
+                "otherwise",
+            ));
         }
         Ok(signoff)
     }

@@ -54,10 +54,20 @@ impl Predicate for Summary {
         let result = match object.text("verificationResult")?.as_str() {
             "PASSED" => VerificationResult::Passed,
             "FAILED" => VerificationResult::Failed,
-            _ => return Err(Refusal::new(Code::ParseFieldType, object.place("verificationResult"), "PASSED or FAILED", "other text")),
+            _ => {
+                return Err(Refusal::new(
+                    Code::ParseFieldType,
+                    object.place("verificationResult"),
+                    "PASSED or FAILED",
+                    "other text",
+                ));
+            }
         };
-        let named = |(i, subject): (usize, &Descriptor)| Artifact::from_descriptor(subject, &alloc::format!("subject[{i}]"));
-        let missing = |at: &str| Refusal::new(Code::ParseFieldMissing, at, "this member", "nothing");
+        let named = |(i, subject): (usize, &Descriptor)| {
+            Artifact::from_descriptor(subject, &alloc::format!("subject[{i}]"))
+        };
+        let missing =
+            |at: &str| Refusal::new(Code::ParseFieldMissing, at, "this member", "nothing");
         let summary = Self {
             artifacts: subjects.iter().enumerate().map(named).collect::<Result<_, _>>()?,
             verifier: verifier.text("id")?,
@@ -65,11 +75,16 @@ impl Predicate for Summary {
             resource_uri: object.text("resourceUri")?,
             policy: policy.statement_id("predicate.policy")?,
             policy_uri: policy.uri.ok_or_else(|| missing("predicate.policy.uri"))?,
-            inputs: object.each("inputAttestations", |value, at| Descriptor::read(value, at)?.statement_id(at))?,
+            inputs: object.each("inputAttestations", |value, at| {
+                Descriptor::read(value, at)?.statement_id(at)
+            })?,
             result,
             levels: object.each("verifiedLevels", |value, at| value.into_text(at))?,
         };
-        object.optional("slsaVersion").map(|value| value.into_text("predicate.slsaVersion")).transpose()?;
+        object
+            .optional("slsaVersion")
+            .map(|value| value.into_text("predicate.slsaVersion"))
+            .transpose()?;
         verifier.finish()?;
         object.finish()?;
         Ok(summary)

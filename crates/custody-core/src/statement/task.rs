@@ -83,12 +83,28 @@ impl Input {
         let origin = match (object.optional_parsed("task")?, object.optional_parsed("manifest")?) {
             (Some(id), None) => Origin::Task(id),
             (None, Some(id)) => Origin::Manifest(id),
-            _ => return Err(Refusal::new(Code::ParseFieldMissing, at, "one of task and manifest", "neither or both")),
+            _ => {
+                return Err(Refusal::new(
+                    Code::ParseFieldMissing,
+                    at,
+                    "one of task and manifest",
+                    "neither or both",
+                ));
+            }
         };
-        let input = Self { origin, directory: object.parsed("directory")?, patterns: read_patterns(&mut object, "patterns")? };
+        let input = Self {
+            origin,
+            directory: object.parsed("directory")?,
+            patterns: read_patterns(&mut object, "patterns")?,
+        };
         object.finish()?;
         if input.patterns.is_empty() {
-            return Err(Refusal::new(Code::ParseFieldMissing, format!("{at}.patterns"), "at least one pattern", "none"));
+            return Err(Refusal::new(
+                Code::ParseFieldMissing,
+                format!("{at}.patterns"),
+                "at least one pattern",
+                "none",
+            ));
         }
         Ok(input)
     }
@@ -107,14 +123,18 @@ impl Input {
 }
 
 fn read_patterns(object: &mut Object<'_>, name: &str) -> Result<Vec<Pattern>, Refusal> {
-    object.each(name, |value, at| value.into_text(at)?.parse().map_err(|refusal: Refusal| refusal.within(at)))
+    object.each(name, |value, at| {
+        value.into_text(at)?.parse().map_err(|refusal: Refusal| refusal.within(at))
+    })
 }
 
 impl External {
     fn read(value: Value<'_>, at: &str) -> Result<Self, Refusal> {
-        let descriptor = Descriptor::read(value, at)?;
+        let descriptor = Descriptor::read_closed(value, at, &["size"])?;
         let artifact = Artifact::from_descriptor(&descriptor, at)?;
-        let uri = descriptor.uri.ok_or_else(|| Refusal::new(Code::ParseFieldMissing, format!("{at}.uri"), "this member", "nothing"))?;
+        let uri = descriptor.uri.ok_or_else(|| {
+            Refusal::new(Code::ParseFieldMissing, format!("{at}.uri"), "this member", "nothing")
+        })?;
         Ok(Self { artifact, uri })
     }
 
@@ -144,7 +164,10 @@ impl Predicate for Task {
             variables: object.map("variables")?,
             network: object.boolean("network")?,
             inputs: object.each("inputs", Input::read)?,
-            source: object.optional("source").map(|value| Source::read(value, "predicate.source")).transpose()?,
+            source: object
+                .optional("source")
+                .map(|value| Source::read(value, "predicate.source"))
+                .transpose()?,
             externals: object.each("externals", External::read)?,
             outputs: read_patterns(&mut object, "outputs")?,
             sha512: object.boolean("sha512")?,
@@ -154,7 +177,12 @@ impl Predicate for Task {
         };
         object.finish()?;
         if task.command.is_empty() == task.destination.is_none() {
-            return Err(Refusal::new(Code::ParseFieldType, "predicate.command", "a command or a destination", "neither or both"));
+            return Err(Refusal::new(
+                Code::ParseFieldType,
+                "predicate.command",
+                "a command or a destination",
+                "neither or both",
+            ));
         }
         Ok(task)
     }
@@ -170,7 +198,12 @@ impl Predicate for Task {
         .with("network", Some(Value::Bool(self.network)))
         .with("inputs", Some(Value::list(self.inputs.iter().map(Input::write))))
         .with("source", self.source.as_ref().map(Source::write))
-        .with("externals", Some(Value::list(self.externals.iter().map(|external| external.to_descriptor().write()))))
+        .with(
+            "externals",
+            Some(Value::list(
+                self.externals.iter().map(|external| external.to_descriptor().write()),
+            )),
+        )
         .with("outputs", Some(text_list(&self.outputs)))
         .with("sha512", Some(Value::Bool(self.sha512)))
         .with("created", Some(Value::text(self.created)))

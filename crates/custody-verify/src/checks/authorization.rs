@@ -2,21 +2,28 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
+use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
 
-use custody_core::envelope::{Signed, StatementId};
-use custody_core::statement::{Approver, Authorization, Decision, Label, Request, Signoff, Statement};
+use custody_core::envelope::{Signed, Signer, StatementId};
+use custody_core::statement::{
+    Approver, Authorization, Decision, Label, Request, Signoff, Statement,
+};
+use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 
-use super::Authority;
+use super::{Authority, earlier};
 use crate::judge::{Case, Subject, Walk};
 use crate::policy::{Phase, Policy, Product, listed};
 use crate::report::{Node, NodeKind, Rule};
 
 /// Checks an authorization and gives what it stands on, if that can be found at all.
-pub(crate) fn check<'c>(walk: &mut Walk<'c, '_>, id: StatementId) -> Result<Authority<'c>, Refusal> {
+pub(crate) fn check<'c>(
+    walk: &mut Walk<'c, '_>,
+    id: StatementId,
+) -> Result<Authority<'c>, Refusal> {
     let case = walk.case;
     let signed = case.statement(id, "authorization", Statement::as_authorization)?;
     let authorization = *signed.unverified();
@@ -26,15 +33,24 @@ pub(crate) fn check<'c>(walk: &mut Walk<'c, '_>, id: StatementId) -> Result<Auth
     let product = policy.product(&request.release.product)?;
     let at = format!("request {}", authorization.request.short());
     let phase = known_phase(product, request, &at)?;
-    let authority = Authority { authorization, request, policy, product, phase };
+    let authority =
+        Authority { authorization, request, policy, product, phase, earlier: earlier(request) };
 
-    let mut node = Node::new(NodeKind::Authorization, Some(id), format!("authorization of phase {}", request.phase));
+    let mut node = Node::new(
+        NodeKind::Authorization,
+        Some(id),
+        format!("authorization of phase {}", request.phase),
+    );
     describe(&mut node, &authority);
-    let desk = |signer: &_| policy.entitled(signer, &product.desk, authorization.not_before, "the authorization");
-    let by_desk = case.unrevoked(&signed).and_then(|()| signed.clone().verify(NonZeroU32::MIN, desk));
-    let propose = |signer: &_| policy.entitled(signer, &product.propose, request.created, "the request");
-    let by_proposer = case.unrevoked(&request_signed).and_then(|()| request_signed.clone().verify(NonZeroU32::MIN, propose));
-    let proposers = by_proposer.as_ref().map(|verified| verified.principals().to_vec()).unwrap_or_default();
+    let desk = |signer: &_| {
+        case.entitled(policy, signer, &product.desk, authorization.not_before, "the authorization")
+    };
+    let by_desk = signed.clone().verify(NonZeroU32::MIN, desk);
+    let propose =
+        |signer: &_| case.entitled(policy, signer, &product.propose, request.created, "the request");
+    let by_proposer = request_signed.clone().verify(NonZeroU32::MIN, propose);
+    let proposers =
+        by_proposer.as_ref().map(|verified| verified.principals().to_vec()).unwrap_or_default();
     node.fact("proposed by", proposers.join(", "));
     node.check(Rule::RequestSignature, by_proposer.map(|_| ()));
     node.check(Rule::RequestPolicy, named_policy(case, request, &at));
@@ -48,9 +64,18 @@ pub(crate) fn check<'c>(walk: &mut Walk<'c, '_>, id: StatementId) -> Result<Auth
     Ok(authority)
 }
 
-fn known_phase<'p>(product: &'p Product, request: &Request, at: &str) -> Result<&'p Phase, Refusal> {
+fn known_phase<'p>(
+    product: &'p Product,
+    request: &Request,
+    at: &str,
+) -> Result<&'p Phase, Refusal> {
     product.phases.get(&request.phase).ok_or_else(|| {
-        Refusal::new(Code::PolicyStepUnknown, at, listed(product.phases.keys()), format!("phase {}", request.phase))
+        Refusal::new(
+            Code::PolicyStepUnknown,
+            at,
+            listed(product.phases.keys()),
+            format!("phase {}", request.phase),
+        )
     })
 }
 
@@ -59,7 +84,8 @@ fn describe(node: &mut Node, authority: &Authority<'_>) {
     node.fact("release", &request.release);
     node.fact("source", &request.source);
     let approvers = authority.authorization.approvers.iter();
-    let people: Vec<String> = approvers.map(|approver| format!("{} ({})", approver.person, approver.role)).collect();
+    let people: Vec<String> =
+        approvers.map(|approver| format!("{} ({})", approver.person, approver.role)).collect();
     node.fact("approved by", people.join(", "));
     node.fact("request", authority.authorization.request);
     node.rests_on.push(authority.authorization.request);
@@ -70,7 +96,10 @@ fn describe(node: &mut Node, authority: &Authority<'_>) {
 /// under, with the newest one's revocations.
 fn applicable<'c>(case: &'c Case<'_>, request: &Request) -> Result<&'c Policy, Refusal> {
     let (_, newest) = case.policies.newest();
-    if case.is_gate && request.release.instance == newest.instance && case.policies.get(request.policy.id).is_some() {
+    if case.is_gate
+        && request.release.instance == newest.instance
+        && case.policies.get(request.policy.id).is_some()
+    {
         return Ok(newest);
     }
     case.policies.get(request.policy.id).ok_or_else(|| unknown_policy(case, request))
@@ -78,48 +107,95 @@ fn applicable<'c>(case: &'c Case<'_>, request: &Request) -> Result<&'c Policy, R
 
 fn unknown_policy(case: &Case<'_>, request: &Request) -> Refusal {
     let (_, newest) = case.policies.newest();
-    let code = if request.policy.version > newest.version { Code::PolicyVersionGap } else { Code::PolicyMismatch };
+    let code = if request.policy.version > newest.version {
+        Code::PolicyVersionGap
+    } else {
+        Code::PolicyMismatch
+    };
     let expected = format!("a policy of the rotation chain up to version {}", newest.version);
-    Refusal::new(code, "request.policy", expected, format!("version {} ({})", request.policy.version, request.policy.id))
+    Refusal::new(
+        code,
+        "request.policy",
+        expected,
+        format!("version {} ({})", request.policy.version, request.policy.id),
+    )
 }
 
 fn named_policy(case: &Case<'_>, request: &Request, at: &str) -> Result<(), Refusal> {
-    let policy = case.policies.get(request.policy.id).ok_or_else(|| unknown_policy(case, request))?;
+    let policy =
+        case.policies.get(request.policy.id).ok_or_else(|| unknown_policy(case, request))?;
     if policy.version == request.policy.version {
         return Ok(());
     }
-    Err(Refusal::new(Code::PolicyMismatch, at, format!("version {}", policy.version), format!("version {}", request.policy.version)))
+    Err(Refusal::new(
+        Code::PolicyMismatch,
+        at,
+        format!("version {}", policy.version),
+        format!("version {}", request.policy.version),
+    ))
 }
 
 fn content(policy: &Policy, product: &Product, request: &Request, at: &str) -> Result<(), Refusal> {
     let release = &request.release;
-    let refuse = |code, expected: String, found: String| Err(Refusal::new(code, at, expected, found));
+    let refuse =
+        |code, expected: String, found: String| Err(Refusal::new(code, at, expected, found));
     if release.instance != policy.instance {
-        return refuse(Code::ChainInstanceMismatch, policy.instance.to_string(), release.instance.to_string());
+        return refuse(
+            Code::ChainInstanceMismatch,
+            policy.instance.to_string(),
+            release.instance.to_string(),
+        );
     }
     if !product.channels.contains(&release.channel) {
-        return refuse(Code::ChainReleaseMismatch, format!("channel {}", listed(&product.channels)), release.channel.to_string());
+        return refuse(
+            Code::ChainReleaseMismatch,
+            format!("channel {}", listed(&product.channels)),
+            release.channel.to_string(),
+        );
     }
     if request.source.uri != product.source {
-        return refuse(Code::ChainSourceMismatch, product.source.clone(), crate::judge::shown(&request.source.uri));
+        return refuse(
+            Code::ChainSourceMismatch,
+            product.source.clone(),
+            crate::judge::shown(&request.source.uri),
+        );
     }
     Ok(())
 }
 
 fn time(case: &Case<'_>, authority: &Authority<'_>) -> Result<(), Refusal> {
-    let (authorization, request, skew) = (authority.authorization, authority.request, authority.policy.clock_skew);
-    let refuse = |code, expected: String, found: String| Err(Refusal::new(code, "authorization", expected, found));
+    let (authorization, request, skew) =
+        (authority.authorization, authority.request, authority.policy.clock_skew);
+    let refuse = |code, expected: String, found: String| {
+        Err(Refusal::new(code, "authorization", expected, found))
+    };
     if authorization.not_before.plus(skew) < request.created {
-        return refuse(Code::ChainTimeOrder, format!("a time from {}", request.created), authorization.not_before.to_string());
+        return refuse(
+            Code::ChainTimeOrder,
+            format!("a time from {}", request.created),
+            authorization.not_before.to_string(),
+        );
     }
     if authorization.expires > request.expires {
-        return refuse(Code::ChainStale, format!("an end by {}", request.expires), authorization.expires.to_string());
+        return refuse(
+            Code::ChainStale,
+            format!("an end by {}", request.expires),
+            authorization.expires.to_string(),
+        );
     }
     if authorization.not_before > case.now.plus(skew) {
-        return refuse(Code::ChainTimeOrder, format!("a time by {}", case.now), authorization.not_before.to_string());
+        return refuse(
+            Code::ChainTimeOrder,
+            format!("a time by {}", case.now),
+            authorization.not_before.to_string(),
+        );
     }
     if case.is_gate && case.is_current(authority) && case.now >= authorization.expires {
-        return refuse(Code::ChainStale, format!("a time before {}", authorization.expires), case.now.to_string());
+        return refuse(
+            Code::ChainStale,
+            format!("a time before {}", authorization.expires),
+            case.now.to_string(),
+        );
     }
     Ok(())
 }
@@ -128,23 +204,32 @@ impl Case<'_> {
     /// Whether the gate is asked about a task under this very authorization, rather than about one
     /// that builds on it.
     fn is_current(&self, authority: &Authority<'_>) -> bool {
-        let Some(Subject::Task(id)) = self.question.map(|question| &question.subject) else { return false };
+        let Some(Subject::Task(id)) = self.question.map(|question| &question.subject) else {
+            return false;
+        };
         let task = self.statement(*id, "task", Statement::as_task);
         let under = |id| self.statement(id, "authorization", Statement::as_authorization);
         let authorization = task.and_then(|task| under(task.unverified().authorization));
         authorization.is_ok_and(|signed| *signed.unverified() == authority.authorization)
     }
 
-    /// Refuses a statement of which a signer's key is revoked in the newest policy. Without witnessed
-    /// time a thief can date signatures back, so revocation reaches back to the beginning.
-    pub(crate) fn unrevoked<T>(&self, signed: &Signed<T>) -> Result<(), Refusal> {
-        let (_, newest) = self.policies.newest();
-        let revoked = signed.signers().iter().find(|signer| newest.has_revoked(&signer.key));
-        revoked.map_or(Ok(()), |signer| {
-            let owner = newest.owner(&signer.key).map_or_else(String::new, ToString::to_string);
-            let found = format!("{owner}'s key {}, revoked in policy {}", signer.key.short(), newest.version);
-            Err(Refusal::new(Code::PolicyKeyRevoked, format!("statement {}", signed.id().short()), "keys that hold", found))
-        })
+    /// The principal behind a signer as [`Policy::entitled`] says, unless its key was ever revoked.
+    /// Without witnessed time a thief can date signatures back, so revocation reaches back to the
+    /// beginning. What else signed the same statement is judged by itself: a stolen key cannot spoil
+    /// what others sign.
+    pub(crate) fn entitled(
+        &self,
+        policy: &Policy,
+        signer: &Signer,
+        allowed: &BTreeSet<Label>,
+        when: Time,
+        purpose: &str,
+    ) -> Result<String, Refusal> {
+        if let Some((version, owner)) = self.policies.revocation(&signer.key) {
+            let found = format!("{owner}'s key {}, revoked in policy {version}", signer.key.short());
+            return Err(Refusal::new(Code::PolicyKeyRevoked, purpose, "a key that holds", found));
+        }
+        policy.entitled(signer, allowed, when, purpose)
     }
 }
 
@@ -161,7 +246,12 @@ fn people(case: &Case<'_>, authority: &Authority<'_>, proposers: &[String]) -> R
     for approver in approvers {
         if !seen.insert(&approver.person) {
             let found = format!("{} twice", approver.person);
-            return Err(Refusal::new(Code::SignoffPersonDuplicate, "authorization", "each person once", found));
+            return Err(Refusal::new(
+                Code::SignoffPersonDuplicate,
+                "authorization",
+                "each person once",
+                found,
+            ));
         }
         match approval(case, authority, approver, proposers) {
             Ok(()) => {
@@ -179,37 +269,73 @@ fn people(case: &Case<'_>, authority: &Authority<'_>, proposers: &[String]) -> R
     for (role, needed) in &authority.phase.approve {
         let found = counted.get(role).copied().unwrap_or_default();
         if found < needed.get() {
-            let people = approvers.iter().filter(|approver| approver.role == *role).map(|approver| &approver.person);
+            let people = approvers
+                .iter()
+                .filter(|approver| approver.role == *role)
+                .map(|approver| &approver.person);
             let found = format!("{found}: {}", listed(people));
-            return Err(Refusal::new(Code::SignoffThresholdNotMet, "authorization", format!("{needed} people as {role}"), found));
+            return Err(Refusal::new(
+                Code::SignoffThresholdNotMet,
+                "authorization",
+                format!("{needed} people as {role}"),
+                found,
+            ));
         }
     }
     Ok(())
 }
 
 fn wanted(phase: &Phase) -> String {
-    let each: Vec<String> = phase.approve.iter().map(|(role, count)| format!("{count} × {role}")).collect();
+    let each: Vec<String> =
+        phase.approve.iter().map(|(role, count)| format!("{count} × {role}")).collect();
     each.join(", ")
 }
 
 /// One person's approval: really there, really theirs, really of this request.
-fn approval(case: &Case<'_>, authority: &Authority<'_>, approver: &Approver, proposers: &[String]) -> Result<(), Refusal> {
+fn approval(
+    case: &Case<'_>,
+    authority: &Authority<'_>,
+    approver: &Approver,
+    proposers: &[String],
+) -> Result<(), Refusal> {
     let at = format!("sign-off of {}", approver.person);
-    let signed = case.statement(approver.signoff, "sign-off", Statement::as_signoff).map_err(|refusal| {
-        let code = if refusal.code == Code::ChainLinkMissing { Code::SignoffMissing } else { refusal.code };
-        Refusal { code, ..refusal }.within(&at)
-    })?;
+    let signed =
+        case.statement(approver.signoff, "sign-off", Statement::as_signoff).map_err(|refusal| {
+            let code = match refusal.code {
+                Code::ChainLinkMissing => Code::SignoffMissing,
+                Code::EnvKeyUnknown => Code::SignoffCredentialUnknown,
+                code => code,
+            };
+            Refusal { code, ..refusal }.within(&at)
+        })?;
     let signoff = *signed.unverified();
-    if let Some((what, expected, found)) = signoff.difference(authority.request, authority.authorization.request) {
-        return Err(Refusal::new(Code::SignoffContentMismatch, format!("{at}, {what}"), expected, found));
+    if let Some((what, expected, found)) =
+        signoff.difference(authority.request, authority.authorization.request)
+    {
+        return Err(Refusal::new(
+            Code::SignoffContentMismatch,
+            format!("{at}, {what}"),
+            expected,
+            found,
+        ));
     }
     if signoff.decision != Decision::Approve {
-        return Err(Refusal::new(Code::SignoffThresholdNotMet, at, "an approval", format!("decision {}", signoff.decision.word())));
+        return Err(Refusal::new(
+            Code::SignoffThresholdNotMet,
+            at,
+            "an approval",
+            format!("decision {}", signoff.decision.word()),
+        ));
     }
     let named = signoff.person == approver.person && signoff.role == approver.role;
     if !named {
         let found = format!("{} as {}", signoff.person, signoff.role);
-        return Err(Refusal::new(Code::SignoffContentMismatch, at, format!("{} as {}", approver.person, approver.role), found));
+        return Err(Refusal::new(
+            Code::SignoffContentMismatch,
+            at,
+            format!("{} as {}", approver.person, approver.role),
+            found,
+        ));
     }
     signature(case, authority.policy, &signed)?;
     entitled_role(authority, approver, proposers, &at)?;
@@ -219,40 +345,69 @@ fn approval(case: &Case<'_>, authority: &Authority<'_>, approver: &Approver, pro
 /// The sign-off is signed with a key of the person whom it names.
 fn signature(case: &Case<'_>, policy: &Policy, signed: &Signed<&Signoff>) -> Result<(), Refusal> {
     let signoff = *signed.unverified();
-    case.unrevoked(signed)?;
     let own = BTreeSet::from([signoff.person.clone()]);
-    let person = |signer: &_| policy.entitled(signer, &own, signoff.created, "the sign-off");
-    signed.clone().verify(NonZeroU32::MIN, person).map(|_| ()).map_err(|refusal| match refusal.code {
-        Code::PolicyKeyPurpose => Refusal { code: Code::SignoffCredentialUnknown, ..refusal },
-        _ => refusal,
+    let person = |signer: &_| case.entitled(policy, signer, &own, signoff.created, "the sign-off");
+    signed.clone().verify(NonZeroU32::MIN, person).map(|_| ()).map_err(|refusal| {
+        match refusal.code {
+            Code::PolicyKeyPurpose | Code::EnvKeyUnknown => {
+                Refusal { code: Code::SignoffCredentialUnknown, ..refusal }
+            }
+            _ => refusal,
+        }
     })
 }
 
-fn entitled_role(authority: &Authority<'_>, approver: &Approver, proposers: &[String], at: &str) -> Result<(), Refusal> {
+fn entitled_role(
+    authority: &Authority<'_>,
+    approver: &Approver,
+    proposers: &[String],
+    at: &str,
+) -> Result<(), Refusal> {
     let asked = authority.phase.approve.iter().any(|(role, _)| *role == approver.role);
-    let held = authority.policy.roles.get(&approver.role).is_some_and(|members| members.contains(&approver.person));
+    let held = authority
+        .policy
+        .roles
+        .get(&approver.role)
+        .is_some_and(|members| members.contains(&approver.person));
     if !asked || !held {
-        return Err(Refusal::new(Code::SignoffRole, at, wanted(authority.phase), format!("role {}", approver.role)));
+        return Err(Refusal::new(
+            Code::SignoffRole,
+            at,
+            wanted(authority.phase),
+            format!("role {}", approver.role),
+        ));
     }
     let own = proposers.iter().any(|proposer| proposer == approver.person.as_str());
     if own && !authority.phase.proposer_counts {
-        return Err(Refusal::new(Code::SignoffSelfApproval, at, "somebody other than the proposer", approver.person.to_string()));
+        return Err(Refusal::new(
+            Code::SignoffSelfApproval,
+            at,
+            "somebody other than the proposer",
+            approver.person.to_string(),
+        ));
     }
     Ok(())
 }
 
 fn signoff_time(authority: &Authority<'_>, signoff: &Signoff, at: &str) -> Result<(), Refusal> {
-    let (request, begins, skew) = (authority.request, authority.authorization.not_before, authority.policy.clock_skew);
+    let (request, begins, skew) =
+        (authority.request, authority.authorization.not_before, authority.policy.clock_skew);
     if signoff.created.plus(skew) < request.created || signoff.created > begins.plus(skew) {
         let expected = format!("a time from {} to {begins}", request.created);
         return Err(Refusal::new(Code::ChainTimeOrder, at, expected, signoff.created.to_string()));
     }
     if begins.since(signoff.created) > authority.phase.signoff_max_age {
-        let expected = format!("at most {} seconds before {begins}", authority.phase.signoff_max_age);
+        let expected =
+            format!("at most {} seconds before {begins}", authority.phase.signoff_max_age);
         return Err(Refusal::new(Code::SignoffStale, at, expected, signoff.created.to_string()));
     }
     if signoff.expires <= begins {
-        return Err(Refusal::new(Code::SignoffStale, at, format!("an end after {begins}"), signoff.expires.to_string()));
+        return Err(Refusal::new(
+            Code::SignoffStale,
+            at,
+            format!("an end after {begins}"),
+            signoff.expires.to_string(),
+        ));
     }
     Ok(())
 }
@@ -266,28 +421,39 @@ fn objections(case: &Case<'_>, authority: &Authority<'_>) -> Result<(), Refusal>
         let code = match signoff.decision {
             Decision::Approve => continue,
             Decision::Refuse if may_approve(authority, &signoff.person) => Code::SignoffRefused,
-            Decision::Withdraw if withdraws_a_counted_approval(authority, signoff) => Code::SignoffWithdrawn,
+            Decision::Withdraw if withdraws_a_counted_approval(authority, signoff) => {
+                Code::SignoffWithdrawn
+            }
             Decision::Refuse | Decision::Withdraw => continue,
         };
         if signature(case, authority.policy, &signed).is_err() {
             continue;
         }
         let at = format!("request {} ({})", id.short(), authority.request.release);
-        let found = format!("{}'s word of {}: {}, {:?}", signoff.person, signoff.created, signoff.decision.word(), signoff.comment);
+        let found = format!(
+            "{}'s word of {}: {}, {:?}",
+            signoff.person,
+            signoff.created,
+            signoff.decision.word(),
+            signoff.comment
+        );
         return Err(Refusal::new(code, at, "no objection", found));
     }
     Ok(())
 }
 
 fn may_approve(authority: &Authority<'_>, person: &Label) -> bool {
-    let mut roles = authority.phase.approve.iter().filter_map(|(role, _)| authority.policy.roles.get(role));
+    let mut roles =
+        authority.phase.approve.iter().filter_map(|(role, _)| authority.policy.roles.get(role));
     roles.any(|members| members.contains(person))
 }
 
 /// A withdrawal ends the one approval of its own author that it names, and no later one.
 fn withdraws_a_counted_approval(authority: &Authority<'_>, withdrawal: &Signoff) -> bool {
     let mut counted = authority.authorization.approvers.iter();
-    counted.any(|approver| withdrawal.withdraws == Some(approver.signoff) && withdrawal.person == approver.person)
+    counted.any(|approver| {
+        withdrawal.withdraws == Some(approver.signoff) && withdrawal.person == approver.person
+    })
 }
 
 /// What the sign-offs of a request amount to so far.
@@ -310,30 +476,59 @@ pub(crate) fn tally(case: &Case<'_>, id: StatementId) -> Result<Tally, Refusal> 
     let product = policy.product(&request.release.product)?;
     let at = format!("request {}", id.short());
     let phase = known_phase(product, request, &at)?;
-    let propose = |signer: &_| policy.entitled(signer, &product.propose, request.created, "the request");
-    case.unrevoked(&signed)?;
+    let propose =
+        |signer: &_| case.entitled(policy, signer, &product.propose, request.created, "the request");
     let proposers = signed.clone().verify(NonZeroU32::MIN, propose)?.principals().to_vec();
     named_policy(case, request, &at)?;
     content(policy, product, request, &at)?;
-    let mut authorization = Authorization { request: id, approvers: Vec::new(), not_before: case.now, expires: request.expires };
+    let mut authorization = Authorization {
+        request: id,
+        approvers: Vec::new(),
+        not_before: case.now,
+        expires: request.expires,
+    };
     let mut ignored = Vec::new();
     let mut counted: Vec<Approver> = Vec::new();
     for said in case.about(id) {
-        let Some(signoff) = said.unverified().as_signoff().filter(|signoff| signoff.decision == Decision::Approve) else { continue };
-        let approver = Approver { person: signoff.person.clone(), role: signoff.role.clone(), signoff: said.id() };
-        let authority = Authority { authorization: &authorization, request, policy, product, phase };
+        let Some(signoff) =
+            said.unverified().as_signoff().filter(|signoff| signoff.decision == Decision::Approve)
+        else {
+            continue;
+        };
+        let approver = Approver {
+            person: signoff.person.clone(),
+            role: signoff.role.clone(),
+            signoff: said.id(),
+        };
+        let authority =
+            Authority { authorization: &authorization, request, policy, product, phase, earlier: Rc::default() };
         let twice = counted.iter().any(|known| known.person == approver.person);
-        let double = || Refusal::new(Code::SignoffPersonDuplicate, "sign-offs", "each person once", approver.person.to_string());
-        let verdict = if twice { Err(double()) } else { approval(case, &authority, &approver, &proposers) };
+        let double = || {
+            Refusal::new(
+                Code::SignoffPersonDuplicate,
+                "sign-offs",
+                "each person once",
+                approver.person.to_string(),
+            )
+        };
+        let verdict =
+            if twice { Err(double()) } else { approval(case, &authority, &approver, &proposers) };
         match verdict {
             Ok(()) => counted.push(approver),
             Err(refusal) => ignored.push((said.id(), refusal)),
         }
     }
     authorization.approvers = counted;
-    let authority = Authority { authorization: &authorization, request, policy, product, phase };
-    let expired = || Refusal::new(Code::ChainStale, at.clone(), format!("a time before {}", request.expires), case.now.to_string());
-    let in_time = if case.now < request.expires { Ok(()) } else { Err(expired()) };
+    let authority = Authority { authorization: &authorization, request, policy, product, phase, earlier: Rc::default() };
+    let expired = || {
+        Refusal::new(
+            Code::ChainStale,
+            at.clone(),
+            format!("a time before {}", request.expires),
+            case.now.to_string(),
+        )
+    };
+    let in_time = if case.now < request.expires { case.fresh() } else { Err(expired()) };
     let enough = in_time.and_then(|()| people(case, &authority, &proposers));
     let lacking = enough.and_then(|()| objections(case, &authority)).err();
     Ok(Tally { approvers: authorization.approvers, ignored, lacking })

@@ -1,14 +1,15 @@
 //! The task: the message without which nothing starts.
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
 
 use custody_core::digest::Sha256;
 use custody_core::envelope::{Signed, StatementId};
-use custody_core::statement::{Label, Origin, Statement, Task};
+use custody_core::name::ArtifactName;
+use custody_core::statement::{Label, Origin, Request, Statement, Task};
 use custody_core::{Code, Refusal};
 
 use super::{Authority, manifest};
@@ -23,7 +24,11 @@ pub(crate) fn check<'c>(walk: &mut Walk<'c, '_>, id: StatementId) -> Option<Stat
     let signed = match case.statement(id, "task", Statement::as_task) {
         Ok(signed) => signed,
         Err(refusal) => {
-            let code = if refusal.code == Code::ChainLinkMissing { Code::ChainTaskMissing } else { refusal.code };
+            let code = if refusal.code == Code::ChainLinkMissing {
+                Code::ChainTaskMissing
+            } else {
+                refusal.code
+            };
             node.check(Rule::TaskSignature, Err(Refusal { code, ..refusal }));
             walk.nodes.push(node);
             return None;
@@ -34,7 +39,8 @@ pub(crate) fn check<'c>(walk: &mut Walk<'c, '_>, id: StatementId) -> Option<Stat
     node.fact("created by", shown(&task.creator));
     node.rests_on.push(task.authorization);
     let authority = walk.authority(task.authorization);
-    let allowed = authority.and_then(|authority| Ok((authority.product.step(&task.step)?, authority)));
+    let allowed =
+        authority.and_then(|authority| Ok((authority.product.step(&task.step)?, authority)));
     let (step, authority) = match allowed {
         Ok(allowed) => allowed,
         Err(refusal) => {
@@ -46,9 +52,13 @@ pub(crate) fn check<'c>(walk: &mut Walk<'c, '_>, id: StatementId) -> Option<Stat
     let mut made_by = None;
     let signature = match &step.scheduled_by {
         None => by_scheduler(case, &authority, step, &signed),
-        Some(decision) => by_decision(case, &authority, decision, &signed).map(|manifest| made_by = Some(manifest)),
+        Some(decision) => by_decision(case, &authority, decision, &signed)
+            .map(|manifest| made_by = Some(manifest)),
     };
-    node.fact("scheduled by", listed(signed.signers().iter().filter_map(|signer| authority.policy.owner(&signer.key))));
+    node.fact(
+        "scheduled by",
+        listed(signed.signers().iter().filter_map(|signer| authority.policy.owner(&signer.key))),
+    );
     node.rests_on.extend(made_by);
     node.check(Rule::TaskSignature, signature);
     node.check(Rule::TaskContent, content(task, step, &authority));
@@ -58,58 +68,111 @@ pub(crate) fn check<'c>(walk: &mut Walk<'c, '_>, id: StatementId) -> Option<Stat
     made_by
 }
 
-fn by_scheduler(case: &Case<'_>, authority: &Authority<'_>, step: &Step, signed: &Signed<&Task>) -> Result<(), Refusal> {
-    case.unrevoked(signed)?;
+fn by_scheduler(
+    case: &Case<'_>,
+    authority: &Authority<'_>,
+    step: &Step,
+    signed: &Signed<&Task>,
+) -> Result<(), Refusal> {
     let created = signed.unverified().created;
-    let scheduler = |signer: &_| authority.policy.entitled(signer, &step.schedule, created, "the task");
+    let scheduler =
+        |signer: &_| case.entitled(authority.policy, signer, &step.schedule, created, "the task");
     signed.clone().verify(NonZeroU32::MIN, scheduler).map(|_| ())
 }
 
 /// The task's exact bytes are a product of a decision step of the same authorization. That manifest
 /// is then checked like any other.
-fn by_decision(case: &Case<'_>, authority: &Authority<'_>, decision: &Label, signed: &Signed<&Task>) -> Result<StatementId, Refusal> {
-    let payload = case.evidence.get(signed.id()).map(|envelope| Sha256::of(envelope.unverified_payload()));
+fn by_decision(
+    case: &Case<'_>,
+    authority: &Authority<'_>,
+    decision: &Label,
+    signed: &Signed<&Task>,
+) -> Result<StatementId, Refusal> {
+    let payload =
+        case.evidence.get(signed.id()).map(|envelope| Sha256::of(envelope.unverified_payload()));
     let same_authority = |task: StatementId| {
         let task = case.statement(task, "task", Statement::as_task);
         task.is_ok_and(|task| task.unverified().authorization == signed.unverified().authorization)
     };
-    let made = case.manifests().find(|(_, manifest)| {
-        let lists = manifest.artifacts.iter().any(|artifact| Some(artifact.digests.sha256) == payload);
-        lists && manifest.step == *decision && same_authority(manifest.task)
-    });
-    made.map(|(id, _)| id).ok_or_else(|| {
+    let lists = |id: &&StatementId| {
+        let signed = case.statement(**id, "manifest", Statement::as_manifest);
+        signed.is_ok_and(|signed| {
+            let manifest = *signed.unverified();
+            manifest.step == *decision && same_authority(manifest.task)
+        })
+    };
+    // one that may say so before one that may not: nobody's word can crowd out the decision
+    let made = payload.map(|payload| case.decisions(payload).iter().filter(lists).collect::<Vec<_>>()).unwrap_or_default();
+    let step = authority.product.step(decision)?;
+    let entitled = made.iter().find(|id| manifest::is_entitled(case, ***id, step, authority));
+    entitled.or(made.first()).map(|id| **id).ok_or_else(|| {
         let expected = format!("a product of step {decision} in phase {}", authority.request.phase);
-        Refusal::new(Code::ChainTaskMissing, format!("task {}", signed.id().short()), expected, "no manifest that lists it")
+        Refusal::new(
+            Code::ChainTaskMissing,
+            format!("task {}", signed.id().short()),
+            expected,
+            "no manifest that lists it",
+        )
     })
 }
 
 fn content(task: &Task, step: &Step, authority: &Authority<'_>) -> Result<(), Refusal> {
     let at = format!("task of step {}", task.step);
-    let refuse = |code, expected: alloc::string::String, found: alloc::string::String| Err(Refusal::new(code, at.clone(), expected, found));
+    let refuse = |code, expected: String, found: String| {
+        Err(Refusal::new(code, at.clone(), expected, found))
+    };
     if step.phase != authority.request.phase {
-        return refuse(Code::ChainStepMismatch, format!("a step of phase {}", authority.request.phase), format!("one of phase {}", step.phase));
+        return refuse(
+            Code::ChainStepMismatch,
+            format!("a step of phase {}", authority.request.phase),
+            format!("one of phase {}", step.phase),
+        );
     }
     if task.network && !step.network {
         return refuse(Code::StmtParameterUnexpected, "no network".into(), "network".into());
+    }
+    if step.source && task.source.is_none() {
+        return refuse(Code::ChainSourceMismatch, authority.request.source.to_string(), "none".into());
     }
     if let Some(source) = &task.source {
         if !step.source {
             return refuse(Code::StmtParameterUnexpected, "no source".into(), shown(&source.uri));
         }
         if *source != authority.request.source {
-            return refuse(Code::ChainSourceMismatch, authority.request.source.to_string(), shown(&source.to_string()));
+            return refuse(
+                Code::ChainSourceMismatch,
+                authority.request.source.to_string(),
+                shown(&source.to_string()),
+            );
         }
     }
-    if let Some(destination) = task.destination.as_ref().filter(|destination| !step.allows_destination(destination)) {
-        return refuse(Code::GateDestinationForbidden, step.destinations.join(", "), shown(destination));
+    if let Some(destination) =
+        task.destination.as_ref().filter(|destination| !step.allows_destination(destination))
+    {
+        return refuse(
+            Code::GateDestinationForbidden,
+            step.destinations.join(", "),
+            shown(destination),
+        );
     }
-    if let Some(external) = task.externals.iter().find(|external| !step.allows_external(&external.uri)) {
-        return refuse(Code::ChainInputUnaccounted, step.externals.join(", "), shown(&external.uri));
+    if let Some(external) =
+        task.externals.iter().find(|external| !step.allows_external(&external.uri))
+    {
+        return refuse(
+            Code::ChainInputUnaccounted,
+            step.externals.join(", "),
+            shown(&external.uri),
+        );
     }
     Ok(())
 }
 
-fn inputs(case: &Case<'_>, task: &Task, step: &Step, authority: &Authority<'_>) -> Result<(), Refusal> {
+fn inputs(
+    case: &Case<'_>,
+    task: &Task,
+    step: &Step,
+    authority: &Authority<'_>,
+) -> Result<(), Refusal> {
     task.inputs.iter().try_for_each(|input| {
         let at = format!("input {} of task of step {}", input.directory, task.step);
         match input.origin {
@@ -119,84 +182,158 @@ fn inputs(case: &Case<'_>, task: &Task, step: &Step, authority: &Authority<'_>) 
     })
 }
 
-fn from_task(case: &Case<'_>, task: &Task, step: &Step, id: StatementId, at: &str) -> Result<(), Refusal> {
-    let upstream = case.statement(id, "task", Statement::as_task).map_err(|refusal| refusal.within(at))?;
+fn from_task(
+    case: &Case<'_>,
+    task: &Task,
+    step: &Step,
+    id: StatementId,
+    at: &str,
+) -> Result<(), Refusal> {
+    let upstream =
+        case.statement(id, "task", Statement::as_task).map_err(|refusal| refusal.within(at))?;
     let upstream = *upstream.unverified();
     if upstream.authorization != task.authorization {
-        let (expected, found) = (task.authorization.to_string(), upstream.authorization.to_string());
-        return Err(Refusal::new(Code::ChainReleaseMismatch, format!("{at}, authorization"), expected, found));
+        let (expected, found) =
+            (task.authorization.to_string(), upstream.authorization.to_string());
+        return Err(Refusal::new(
+            Code::ChainReleaseMismatch,
+            format!("{at}, authorization"),
+            expected,
+            found,
+        ));
     }
     allowed_step(step, &upstream.step, false, at)
 }
 
 /// An input from before must stand in what people signed off.
-fn from_manifest(case: &Case<'_>, step: &Step, authority: &Authority<'_>, id: StatementId, at: &str) -> Result<(), Refusal> {
-    let named = authority.request.builds_on.iter().find(|entry| entry.manifest == id);
-    let named = named.ok_or_else(|| {
-        Refusal::new(Code::ChainInputUnaccounted, at, "a manifest that the request names", format!("manifest {id}"))
+fn from_manifest(
+    case: &Case<'_>,
+    step: &Step,
+    authority: &Authority<'_>,
+    id: StatementId,
+    at: &str,
+) -> Result<(), Refusal> {
+    let named = authority.earlier.get(&id).ok_or_else(|| {
+        Refusal::new(
+            Code::ChainInputUnaccounted,
+            at,
+            "a manifest that the request names",
+            format!("manifest {id}"),
+        )
     })?;
-    let signed = case.statement(id, "manifest", Statement::as_manifest).map_err(|refusal| refusal.within(at))?;
+    let signed = case
+        .statement(id, "manifest", Statement::as_manifest)
+        .map_err(|refusal| refusal.within(at))?;
     let manifest = *signed.unverified();
     if named.step != manifest.step {
-        return Err(Refusal::new(Code::ChainStepMismatch, at, format!("a manifest of step {}", named.step), manifest.step.to_string()));
+        return Err(Refusal::new(
+            Code::ChainStepMismatch,
+            at,
+            format!("a manifest of step {}", named.step),
+            manifest.step.to_string(),
+        ));
     }
-    let (earlier, phase) = origin_release(case, manifest.task, at)?;
-    let (ours, theirs) = (&authority.request.release, earlier);
-    let refuse = |code, expected: alloc::string::String, found: alloc::string::String| Err(Refusal::new(code, at, expected, found));
+    let earlier = origin_request(case, manifest.task, at)?;
+    let (ours, theirs) = (&authority.request.release, &earlier.release);
+    let refuse = |code, expected: String, found: String| {
+        Err(Refusal::new(code, at, expected, found))
+    };
     if theirs.product != ours.product {
-        return refuse(Code::ChainProductMismatch, ours.product.to_string(), theirs.product.to_string());
+        return refuse(
+            Code::ChainProductMismatch,
+            ours.product.to_string(),
+            theirs.product.to_string(),
+        );
     }
     if theirs.instance != ours.instance {
-        return refuse(Code::ChainInstanceMismatch, ours.instance.to_string(), theirs.instance.to_string());
+        return refuse(
+            Code::ChainInstanceMismatch,
+            ours.instance.to_string(),
+            theirs.instance.to_string(),
+        );
     }
-    if theirs == ours && !authority.phase.after.contains(phase) {
-        return refuse(Code::ChainReleaseMismatch, format!("a manifest of phase {}", listed(&authority.phase.after)), format!("phase {phase}"));
+    if theirs == ours && !authority.phase.after.contains(&earlier.phase) {
+        return refuse(
+            Code::ChainReleaseMismatch,
+            format!("a manifest of phase {}", listed(&authority.phase.after)),
+            format!("phase {}", earlier.phase),
+        );
+    }
+    if theirs == ours && earlier.source != authority.request.source {
+        let (expected, found) = (&authority.request.source, &earlier.source);
+        return refuse(Code::ChainSourceMismatch, expected.to_string(), shown(&found.to_string()));
     }
     allowed_step(step, &manifest.step, theirs != ours, at)
 }
 
-/// The release and phase that a task was authorized in. They are checked in their own node when the
-/// walk gets there.
-fn origin_release<'c>(
-    case: &'c Case<'_>,
-    task: StatementId,
-    at: &str,
-) -> Result<(&'c custody_core::statement::ReleaseId, &'c Label), Refusal> {
+/// The request that a task was authorized by. It is checked in its own node when the walk gets there.
+fn origin_request<'c>(case: &'c Case<'_>, task: StatementId, at: &str) -> Result<&'c Request, Refusal> {
     let task = case.statement(task, "task", Statement::as_task).map_err(|refusal| refusal.within(at))?;
     let id = task.unverified().authorization;
     let authorization = case.statement(id, "authorization", Statement::as_authorization).map_err(|refusal| refusal.within(at))?;
     let id = authorization.unverified().request;
     let request = case.statement(id, "request", Statement::as_request).map_err(|refusal| refusal.within(at))?;
-    let request = *request.unverified();
-    Ok((&request.release, &request.phase))
+    Ok(*request.unverified())
 }
 
 fn allowed_step(step: &Step, from: &Label, other_release: bool, at: &str) -> Result<(), Refusal> {
-    let fits = |input: &&crate::policy::StepInput| input.step == *from && input.other_release == other_release;
+    let fits = |input: &&crate::policy::StepInput| {
+        input.step == *from && input.other_release == other_release
+    };
     if step.inputs.iter().any(|input| fits(&input)) {
         return Ok(());
     }
     let across = step.inputs.iter().any(|input| input.step == *from);
     if across {
         let word = |other| if other { "another release" } else { "the same release" };
-        return Err(Refusal::new(Code::ChainReleaseMismatch, at, format!("inputs from {}", word(!other_release)), word(other_release)));
+        return Err(Refusal::new(
+            Code::ChainReleaseMismatch,
+            at,
+            format!("inputs from {}", word(!other_release)),
+            word(other_release),
+        ));
     }
     let steps = listed(step.inputs.iter().map(|input| &input.step));
-    Err(Refusal::new(Code::ChainStepMissing, at, format!("inputs from {steps}"), format!("inputs from step {from}")))
+    Err(Refusal::new(
+        Code::ChainStepMissing,
+        at,
+        format!("inputs from {steps}"),
+        format!("inputs from step {from}"),
+    ))
 }
 
-fn time(case: &Case<'_>, id: StatementId, task: &Task, step: &Step, authority: &Authority<'_>) -> Result<(), Refusal> {
+fn time(
+    case: &Case<'_>,
+    id: StatementId,
+    task: &Task,
+    step: &Step,
+    authority: &Authority<'_>,
+) -> Result<(), Refusal> {
     let (authorization, skew) = (authority.authorization, authority.policy.clock_skew);
     let at = format!("task of step {}", task.step);
-    let refuse = |code, expected: alloc::string::String, found: custody_core::time::Time| Err(Refusal::new(code, at.clone(), expected, found.to_string()));
+    let refuse = |code, expected: String, found: custody_core::time::Time| {
+        Err(Refusal::new(code, at.clone(), expected, found.to_string()))
+    };
     if task.created.plus(skew) < authorization.not_before || task.created > case.now.plus(skew) {
-        return refuse(Code::ChainTimeOrder, format!("a time from {} to {}", authorization.not_before, case.now), task.created);
+        return refuse(
+            Code::ChainTimeOrder,
+            format!("a time from {} to {}", authorization.not_before, case.now),
+            task.created,
+        );
     }
     if task.deadline > authorization.expires {
-        return refuse(Code::ChainStale, format!("a deadline by {}", authorization.expires), task.deadline);
+        return refuse(
+            Code::ChainStale,
+            format!("a deadline by {}", authorization.expires),
+            task.deadline,
+        );
     }
     if task.deadline.since(task.created) > step.max_age {
-        return refuse(Code::ChainStale, format!("a deadline by {}", task.created.plus(step.max_age)), task.deadline);
+        return refuse(
+            Code::ChainStale,
+            format!("a deadline by {}", task.created.plus(step.max_age)),
+            task.deadline,
+        );
     }
     let starts_now = case.question.is_some_and(|question| matches!(question.subject, crate::judge::Subject::Task(subject) if subject == id));
     if starts_now && case.now > task.deadline {
@@ -206,13 +343,20 @@ fn time(case: &Case<'_>, id: StatementId, task: &Task, step: &Step, authority: &
 }
 
 /// The files that a task will be given, from manifests that exist: one for each task it names.
-pub(crate) fn gate_inputs(case: &Case<'_>, task: &Task) -> Result<(Vec<AcceptedInput>, BTreeSet<StatementId>), Refusal> {
+pub(crate) fn gate_inputs(
+    case: &Case<'_>,
+    task: &Task,
+    authority: &Authority<'_>,
+) -> Result<(Vec<AcceptedInput>, BTreeSet<StatementId>), Refusal> {
     let (mut files, mut origins) = (Vec::new(), BTreeSet::new());
+    let mut places: BTreeMap<(String, String), (StatementId, &ArtifactName)> = BTreeMap::new();
     for input in &task.inputs {
         let at = format!("input {} of step {}", input.directory, task.step);
         let id = match input.origin {
             Origin::Manifest(id) => id,
-            Origin::Task(upstream) => manifest::only_result(case, upstream).map_err(|refusal| refusal.within(&at))?,
+            Origin::Task(upstream) => {
+                manifest::only_result(case, upstream, authority).map_err(|refusal| refusal.within(&at))?
+            }
         };
         let signed = case.statement(id, "manifest", Statement::as_manifest).map_err(|refusal| refusal.within(&at))?;
         let manifest = *signed.unverified();
@@ -224,9 +368,14 @@ pub(crate) fn gate_inputs(case: &Case<'_>, task: &Task) -> Result<(Vec<AcceptedI
                 return Err(Refusal::new(Code::ArtMissing, at, format!("an artifact that fits {pattern}"), found));
             }
             for artifact in matching {
-                let directory = input.directory.to_string();
-                let known = files.iter().any(|file: &AcceptedInput| file.artifact.name == artifact.name && file.directory == directory);
-                if !known {
+                let place = (input.directory.folded(), artifact.name.folded());
+                let known = places.insert(place, (id, &artifact.name));
+                if known.is_some_and(|known| known != (id, &artifact.name)) {
+                    let expected = "each file in a place of its own";
+                    return Err(Refusal::new(Code::ArtNameCollision, at, expected, artifact.name.as_str()));
+                }
+                if known.is_none() {
+                    let directory = input.directory.to_string();
                     files.push(AcceptedInput { artifact: artifact.clone(), manifest: id, directory });
                 }
             }

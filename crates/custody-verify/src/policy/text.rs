@@ -183,7 +183,11 @@ fn locate(text: &str, fault: Fault) -> PolicyFault {
 
 pub(super) fn read(text: &str) -> Result<Policy, PolicyFault> {
     if text.len() > POLICY_BYTES {
-        let found = fault(0..0, format!("{} bytes", text.len()), format!("keep the policy under {POLICY_BYTES} bytes"));
+        let found = fault(
+            0..0,
+            format!("{} bytes", text.len()),
+            format!("keep the policy under {POLICY_BYTES} bytes"),
+        );
         return Err(locate(text, Fault { code: Code::ParseSizeExceeded, ..found }));
     }
     let table: PolicyTable = toml::from_str(text).map_err(|error| {
@@ -195,7 +199,11 @@ pub(super) fn read(text: &str) -> Result<Policy, PolicyFault> {
 
 fn parsed<T: FromStr<Err = Refusal>>(text: &Text) -> Result<T, Fault> {
     text.get_ref().parse().map_err(|refusal: Refusal| Fault {
-        code: if refusal.code == Code::PolicyKeyWeak { Code::PolicyKeyWeak } else { Code::PolicyInvalid },
+        code: if refusal.code == Code::PolicyKeyWeak {
+            Code::PolicyKeyWeak
+        } else {
+            Code::PolicyInvalid
+        },
         span: text.span(),
         message: refusal.found.clone(),
         remedy: format!("write {}", refusal.expected),
@@ -217,38 +225,63 @@ fn duration(text: &Text) -> Result<u64, Fault> {
         Some("d") => 86_400,
         _ => 0,
     };
-    let count = number.filter(|n| n.bytes().all(|b| b.is_ascii_digit())).and_then(|n| n.parse::<u64>().ok());
-    count
-        .and_then(|count| count.checked_mul(seconds))
-        .filter(|total| *total > 0)
-        .ok_or_else(|| fault(text.span(), format!("{value:?} is no duration"), "write a number with s, m, h or d, like \"24h\""))
+    let count = number
+        .filter(|n| n.bytes().all(|b| b.is_ascii_digit()))
+        .and_then(|n| n.parse::<u64>().ok());
+    count.and_then(|count| count.checked_mul(seconds)).filter(|total| *total > 0).ok_or_else(|| {
+        fault(
+            text.span(),
+            format!("{value:?} is no duration"),
+            "write a number with s, m, h or d, like \"24h\"",
+        )
+    })
 }
 
 fn count(number: &Spanned<i64>, available: usize, of: &str) -> Result<NonZeroU32, Fault> {
     let wanted = u32::try_from(*number.get_ref()).ok().and_then(NonZeroU32::new);
     match wanted {
-        Some(wanted) if usize::try_from(wanted.get()).is_ok_and(|wanted| wanted <= available) => Ok(wanted),
-        Some(wanted) => {
-            Err(fault(number.span(), format!("{wanted} of only {available} {of}"), format!("ask for at most {available}, or name more {of}")))
+        Some(wanted) if usize::try_from(wanted.get()).is_ok_and(|wanted| wanted <= available) => {
+            Ok(wanted)
         }
-        None => Err(fault(number.span(), format!("{} is no count", number.get_ref()), "write a number from 1")),
+        Some(wanted) => Err(fault(
+            number.span(),
+            format!("{wanted} of only {available} {of}"),
+            format!("ask for at most {available}, or name more {of}"),
+        )),
+        None => Err(fault(
+            number.span(),
+            format!("{} is no count", number.get_ref()),
+            "write a number from 1",
+        )),
     }
 }
 
 fn not_empty<T>(list: &Spanned<Vec<T>>, what: &str) -> Result<(), Fault> {
     if list.get_ref().is_empty() {
-        return Err(fault(list.span(), format!("no {what}"), format!("name at least one {what}; an empty list allows nothing")));
+        return Err(fault(
+            list.span(),
+            format!("no {what}"),
+            format!("name at least one {what}; an empty list allows nothing"),
+        ));
     }
     Ok(())
 }
 
 /// Refuses a list that names something twice, and gives it as a set.
-fn set(list: &[Text], known: impl Fn(&Label) -> bool, what: &str) -> Result<BTreeSet<Label>, Fault> {
+fn set(
+    list: &[Text],
+    known: impl Fn(&Label) -> bool,
+    what: &str,
+) -> Result<BTreeSet<Label>, Fault> {
     let mut found = BTreeSet::new();
     for text in list {
         let label: Label = parsed(text)?;
         if !known(&label) {
-            return Err(fault(text.span(), format!("there is no {what} {label}"), format!("define the {what}, or mend the name")));
+            return Err(fault(
+                text.span(),
+                format!("there is no {what} {label}"),
+                format!("define the {what}, or mend the name"),
+            ));
         }
         if !found.insert(label.clone()) {
             return Err(fault(text.span(), format!("{label} stands twice"), "name it once"));
@@ -269,10 +302,15 @@ struct Reader {
 impl Reader {
     fn policy(mut self, table: PolicyTable) -> Result<Policy, Fault> {
         if table.policy.get_ref() != TYPE {
-            return Err(fault(table.policy.span(), "an unknown kind of policy", format!("write policy = \"{TYPE}\"")));
+            return Err(fault(
+                table.policy.span(),
+                "an unknown kind of policy",
+                format!("write policy = \"{TYPE}\""),
+            ));
         }
         let version = u64::try_from(*table.version.get_ref()).ok().filter(|version| *version >= 1);
-        let version = version.ok_or_else(|| fault(table.version.span(), "no version", "count versions from 1"))?;
+        let version = version
+            .ok_or_else(|| fault(table.version.span(), "no version", "count versions from 1"))?;
         if (version == 1) != table.previous.is_none() {
             let remedy = "name the statement id of the version before in `previous`, from version 2 on and not in version 1";
             return Err(fault(table.version.span(), "version and `previous` do not fit", remedy));
@@ -290,12 +328,16 @@ impl Reader {
         }
         not_empty(&table.root.people, "person")?;
         let members = set(table.root.people.get_ref(), |label| self.is_person(label), "person")?;
-        let threshold = count(&table.root.threshold, members.len(), "people")?;
+        let threshold = count(&table.root.threshold, self.able(&members), "people whose keys hold")?;
         let mut products = BTreeMap::new();
         if table.products.is_empty() {
             return Err(fault(0..0, "no product", "define at least one product"));
         }
         for (name, product) in &table.products {
+            if product.steps.is_empty() {
+                let remedy = "define its steps; a product without any lets nothing be verified";
+                return Err(fault(name.span(), "a product without steps", remedy));
+            }
             let product = self.product(product)?;
             products.insert(parsed(name)?, product);
         }
@@ -320,11 +362,26 @@ impl Reader {
         self.principals.get(label).is_some_and(|principal| principal.is_person)
     }
 
+    /// How many of them can still sign.
+    fn able(&self, members: &BTreeSet<Label>) -> usize {
+        members.iter().filter(|member| !self.is_retired(member)).count()
+    }
+
+    /// Whether all keys are revoked. Who is gone stays in the policy, so that the keys stay revoked.
+    fn is_retired(&self, label: &Label) -> bool {
+        self.principals.get(label).is_some_and(|principal| principal.keys.iter().all(|key| key.revoked))
+    }
+
     fn is_machine(&self, label: &Label) -> bool {
         self.principals.get(label).is_some_and(|principal| !principal.is_person)
     }
 
-    fn principal(&mut self, name: &Text, table: &PrincipalTable, is_person: bool) -> Result<(), Fault> {
+    fn principal(
+        &mut self,
+        name: &Text,
+        table: &PrincipalTable,
+        is_person: bool,
+    ) -> Result<(), Fault> {
         not_empty(&table.keys, "key")?;
         let label: Label = parsed(name)?;
         let mut keys = Vec::new();
@@ -332,17 +389,42 @@ impl Reader {
             let key: PublicKey = parsed(&entry.key)?;
             if let Some(owner) = self.owners.insert(key.id(), label.clone()) {
                 let message = format!("this key stands here already, for {owner}");
-                let found = fault(entry.key.span(), message, "give every principal keys of its own, each once");
+                let found = fault(
+                    entry.key.span(),
+                    message,
+                    "give every principal keys of its own, each once",
+                );
                 return Err(Fault { code: Code::PolicyKeyDuplicate, ..found });
             }
             if !is_person && key.dsse_scheme().is_none() {
-                return Err(fault(entry.key.span(), "a security key for a machine", "give machines plain keys"));
+                return Err(fault(
+                    entry.key.span(),
+                    "a security key for a machine",
+                    "give machines plain keys",
+                ));
+            }
+            if entry.user_verification && key.dsse_scheme().is_some() {
+                let remedy = "enrol a security key, or leave user-verification out";
+                return Err(fault(entry.key.span(), "a plain key cannot check its user", remedy));
             }
             let (from, until) = (optional(entry.from.as_ref())?, optional(entry.until.as_ref())?);
-            keys.push(Key { key, from, until, revoked: entry.revoked, user_verification: entry.user_verification });
+            if from.zip(until).is_some_and(|(from, until)| from >= until) {
+                return Err(fault(entry.key.span(), "a key that is never valid", "let `from` be before `until`"));
+            }
+            keys.push(Key {
+                key,
+                from,
+                until,
+                revoked: entry.revoked,
+                user_verification: entry.user_verification,
+            });
         }
         if self.principals.insert(label, Principal { is_person, keys }).is_some() {
-            return Err(fault(name.span(), "a person and a machine of one name", "give them different names"));
+            return Err(fault(
+                name.span(),
+                "a person and a machine of one name",
+                "give them different names",
+            ));
         }
         Ok(())
     }
@@ -354,9 +436,15 @@ impl Reader {
     }
 
     /// Roles stand for their members; machines, where they may stand beside roles, for themselves.
-    fn members(&mut self, list: &Spanned<Vec<Text>>, machines_too: bool) -> Result<BTreeSet<Label>, Fault> {
+    fn members(
+        &mut self,
+        list: &Spanned<Vec<Text>>,
+        machines_too: bool,
+    ) -> Result<BTreeSet<Label>, Fault> {
         not_empty(list, "role")?;
-        let known = |label: &Label| self.roles.contains_key(label) || (machines_too && self.is_machine(label));
+        let known = |label: &Label| {
+            self.roles.contains_key(label) || (machines_too && self.is_machine(label))
+        };
         let mut members = BTreeSet::new();
         for label in set(list.get_ref(), known, "role")? {
             if let Some(role) = self.roles.get(&label) {
@@ -373,8 +461,10 @@ impl Reader {
     fn product(&mut self, table: &ProductTable) -> Result<Product, Fault> {
         not_empty(&table.channels, "channel")?;
         not_empty(&table.desk, "machine")?;
-        let phase_names: BTreeSet<Label> = table.phases.keys().map(parsed).collect::<Result<_, _>>()?;
-        let step_names: BTreeSet<Label> = table.steps.keys().map(parsed).collect::<Result<_, _>>()?;
+        let phase_names: BTreeSet<Label> =
+            table.phases.keys().map(parsed).collect::<Result<_, _>>()?;
+        let step_names: BTreeSet<Label> =
+            table.steps.keys().map(parsed).collect::<Result<_, _>>()?;
         let mut phases = BTreeMap::new();
         for (name, phase) in &table.phases {
             let label: Label = parsed(name)?;
@@ -387,8 +477,16 @@ impl Reader {
             used.insert(step.phase.clone());
             steps.insert(parsed(name)?, step);
         }
-        if let Some(name) = table.phases.keys().find(|name| parsed(name).is_ok_and(|label: Label| !used.contains(&label))) {
-            return Err(fault(name.span(), "a phase without steps", "give it a step, or remove it"));
+        if let Some(name) = table
+            .phases
+            .keys()
+            .find(|name| parsed(name).is_ok_and(|label: Label| !used.contains(&label)))
+        {
+            return Err(fault(
+                name.span(),
+                "a phase without steps",
+                "give it a step, or remove it",
+            ));
         }
         Ok(Product {
             source: table.source.get_ref().clone(),
@@ -401,18 +499,32 @@ impl Reader {
         })
     }
 
-    fn phase(&mut self, table: &PhaseTable, own: &Label, names: &BTreeSet<Label>) -> Result<Phase, Fault> {
+    fn phase(
+        &mut self,
+        table: &PhaseTable,
+        own: &Label,
+        names: &BTreeSet<Label>,
+    ) -> Result<Phase, Fault> {
         not_empty(&table.approve, "role")?;
         let mut approve: Vec<(Label, NonZeroU32)> = Vec::new();
         for entry in table.approve.get_ref() {
             let role: Label = parsed(&entry.role)?;
             let Some(members) = self.roles.get(&role) else {
-                return Err(fault(entry.role.span(), format!("there is no role {role}"), "define the role, or mend the name"));
+                return Err(fault(
+                    entry.role.span(),
+                    format!("there is no role {role}"),
+                    "define the role, or mend the name",
+                ));
             };
             if approve.iter().any(|(known, _)| *known == role) {
-                return Err(fault(entry.role.span(), format!("{role} stands twice"), "name each role once, with its count"));
+                return Err(fault(
+                    entry.role.span(),
+                    format!("{role} stands twice"),
+                    "name each role once, with its count",
+                ));
             }
-            approve.push((role.clone(), count(&entry.count, members.len(), "people")?));
+            let able = self.able(members);
+            approve.push((role.clone(), count(&entry.count, able, "people whose keys hold")?));
             self.used_roles.insert(role);
         }
         let earlier = |label: &Label| names.contains(label) && label != own;
@@ -424,27 +536,45 @@ impl Reader {
         })
     }
 
-    fn step(&mut self, table: &StepTable, phases: &BTreeSet<Label>, steps: &BTreeSet<Label>) -> Result<Step, Fault> {
+    fn step(
+        &mut self,
+        table: &StepTable,
+        phases: &BTreeSet<Label>,
+        steps: &BTreeSet<Label>,
+    ) -> Result<Step, Fault> {
         not_empty(&table.perform, "machine")?;
         not_empty(&table.outputs, "output")?;
         if let Receipts::Required = table.receipts.get_ref() {
-            let remedy = "write receipts = \"none\": this version of Custody has no transparency log to ask";
+            let remedy =
+                "write receipts = \"none\": this version of Custody has no transparency log to ask";
             return Err(fault(table.receipts.span(), "receipts cannot be required yet", remedy));
         }
         let full = matches!(table.verification.get_ref(), Verification::Full);
         if table.irrevocable && (!full || !table.summaries.is_empty()) {
             let remedy = "write verification = \"full\" and no summaries: what cannot be taken back is checked to the root";
-            return Err(fault(table.verification.span(), "an irrevocable step that verifies less than everything", remedy));
+            return Err(fault(
+                table.verification.span(),
+                "an irrevocable step that verifies less than everything",
+                remedy,
+            ));
         }
         if table.schedule.is_empty() == table.scheduled_by.is_none() {
-            return Err(fault(table.phase.span(), "no one way to get tasks", "write either schedule or scheduled-by"));
+            return Err(fault(
+                table.phase.span(),
+                "no one way to get tasks",
+                "write either schedule or scheduled-by",
+            ));
         }
         let one = |text: &Text, known: &BTreeSet<Label>, what: &str| -> Result<Label, Fault> {
             let label: Label = parsed(text)?;
             if known.contains(&label) {
                 return Ok(label);
             }
-            Err(fault(text.span(), format!("there is no {what} {label}"), format!("define the {what}, or mend the name")))
+            Err(fault(
+                text.span(),
+                format!("there is no {what} {label}"),
+                format!("define the {what}, or mend the name"),
+            ))
         };
         let input = |entry: &InputTable| {
             let step = one(&entry.step, steps, "step")?;
@@ -454,7 +584,11 @@ impl Reader {
             phase: one(&table.phase, phases, "phase")?,
             perform: self.machines(table.perform.get_ref())?,
             schedule: self.machines(&table.schedule)?,
-            scheduled_by: table.scheduled_by.as_ref().map(|text| one(text, steps, "step")).transpose()?,
+            scheduled_by: table
+                .scheduled_by
+                .as_ref()
+                .map(|text| one(text, steps, "step"))
+                .transpose()?,
             source: table.source,
             inputs: table.inputs.iter().map(input).collect::<Result<_, Fault>>()?,
             externals: table.externals.iter().map(|uri| place(uri)).collect::<Result<_, _>>()?,
@@ -462,7 +596,11 @@ impl Reader {
             network: table.network,
             full,
             irrevocable: table.irrevocable,
-            destinations: table.destinations.iter().map(|uri| place(uri)).collect::<Result<_, _>>()?,
+            destinations: table
+                .destinations
+                .iter()
+                .map(|uri| place(uri))
+                .collect::<Result<_, _>>()?,
             max_age: duration(&table.max_age)?,
             summaries: self.machines(&table.summaries)?,
         })
@@ -470,11 +608,15 @@ impl Reader {
 
     /// A rule that nothing uses is a rule that somebody believes in wrongly.
     fn nothing_unused(&self, table: &PolicyTable) -> Result<(), Fault> {
-        let unused = |name: &&Text, used: &BTreeSet<Label>| parsed(name).is_ok_and(|label: Label| !used.contains(&label));
+        let unused = |name: &&Text, used: &BTreeSet<Label>| {
+            parsed(name).is_ok_and(|label: Label| !used.contains(&label))
+        };
         if let Some(name) = table.roles.keys().find(|name| unused(name, &self.used_roles)) {
             return Err(fault(name.span(), "a role that no rule names", "use it, or remove it"));
         }
-        if let Some(name) = table.machines.keys().find(|name| unused(name, &self.used_machines)) {
+        let retired = |name: &&Text| parsed(name).is_ok_and(|label| self.is_retired(&label));
+        let mut idle = table.machines.keys().filter(|name| unused(name, &self.used_machines));
+        if let Some(name) = idle.find(|name| !retired(name)) {
             return Err(fault(name.span(), "a machine that no rule names", "use it, or remove it"));
         }
         Ok(())
@@ -484,17 +626,39 @@ impl Reader {
 /// The beginning of a URI, without anything that could mean another place than it seems to.
 fn place(uri: &Text) -> Result<String, Fault> {
     let text = uri.get_ref();
-    let clean = text.contains("://") && !text.contains("..") && !text.contains(['%', '@', '\\', '*', '?', ' ']);
-    if clean { Ok(text.clone()) } else { Err(fault(uri.span(), "no plain URI", "write scheme, host and path; end it with / to allow all below")) }
+    // a scheme alone would allow every host
+    let names_a_place = text.split_once("://").is_some_and(|(scheme, rest)| {
+        !scheme.is_empty() && !rest.is_empty() && (scheme == "file" || !rest.starts_with('/'))
+    });
+    let clean = names_a_place
+        && !text.contains("..")
+        && !text.contains(['%', '@', '\\', '*', '?', ' ']);
+    if clean {
+        Ok(text.clone())
+    } else {
+        Err(fault(
+            uri.span(),
+            "no plain URI",
+            "write scheme, host and path; end it with / to allow all below",
+        ))
+    }
 }
 
 fn origin(text: &Text) -> Result<String, Fault> {
     let value = text.get_ref();
-    let host = value.strip_prefix("https://").or_else(|| value.strip_prefix("http://localhost").map(|_| "localhost"));
-    match host {
-        Some(host) if !host.is_empty() && !host.contains(['/', '*', '@']) => Ok(value.to_owned()),
-        _ => Err(fault(text.span(), format!("{value:?} is no web origin"), "write an origin like \"https://desk.example.org\"")),
+    let port = |rest: &str| {
+        rest.is_empty() || rest.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok())
+    };
+    let local = value.strip_prefix("http://localhost").is_some_and(port);
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-:[]".contains(c);
+    let secure = value
+        .strip_prefix("https://")
+        .is_some_and(|host| !host.is_empty() && host.chars().all(allowed));
+    if local || secure {
+        return Ok(value.to_owned());
     }
+    let remedy = "write an origin as browsers do, like \"https://desk.example.org\"";
+    Err(fault(text.span(), format!("{value:?} is no web origin"), remedy))
 }
 
 impl From<Fault> for Refusal {

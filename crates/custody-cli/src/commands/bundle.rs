@@ -1,0 +1,111 @@
+//! `custody bundle export | import | verify`
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use custody_core::envelope::{Envelope, StatementId};
+use custody_core::json::Value;
+use custody_core::statement::Statement;
+use custody_core::{Code, Refusal};
+use custody_run::gate;
+use custody_store::bundle;
+use custody_verify::Subject;
+
+use super::verify::{Basis, EvidenceArgs};
+use crate::context::{StoreArgs, read, write_new};
+use crate::error::{Error, REJECTED};
+use crate::ui::{GOOD, Ui};
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum BundleCommand {
+    /// Write everything that is needed to verify some statements into one file
+    Export(ExportArgs),
+    /// Put the statements of a bundle into the store
+    Import(ImportArgs),
+    /// Verify every file that the bundle's last manifests list
+    Verify(VerifyArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ExportArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// Statement ids: manifests, as a rule
+    #[arg(required = true)]
+    statements: Vec<StatementId>,
+    /// The new file
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ImportArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// The bundle
+    file: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct VerifyArgs {
+    /// The bundle
+    file: PathBuf,
+    #[command(flatten)]
+    evidence: EvidenceArgs,
+}
+
+pub(crate) fn run(command: &BundleCommand, ui: &Ui) -> Result<(), Error> {
+    match command {
+        BundleCommand::Export(args) => export(args, ui),
+        BundleCommand::Import(args) => import(args, ui),
+        BundleCommand::Verify(args) => verify(args, ui),
+    }
+}
+
+fn export(args: &ExportArgs, ui: &Ui) -> Result<(), Error> {
+    let evidence = gate::gather(&args.store.open()?, &args.statements)?;
+    let envelopes: Vec<Envelope> = evidence.iter().cloned().collect();
+    write_new(&args.out, bundle::write(&envelopes).as_bytes())?;
+    counted(ui, &format!("{} statements in {}", envelopes.len(), args.out.display()), envelopes.len());
+    Ok(())
+}
+
+fn import(args: &ImportArgs, ui: &Ui) -> Result<(), Error> {
+    let envelopes = bundle::read(&read(&args.file)?).map_err(|refusal| refusal.within(&args.file.display().to_string()))?;
+    let added = args.store.open()?.add(&envelopes)?;
+    counted(ui, &format!("{} new statements, {} known, {} with more signatures", added.new, added.known, added.merged), added.new);
+    Ok(())
+}
+
+fn counted(ui: &Ui, text: &str, count: usize) {
+    ui.result(text, || {
+        Value::object([("ok", Value::Bool(true))]).with("statements", u64::try_from(count).ok().map(Value::Integer))
+    });
+}
+
+fn verify(args: &VerifyArgs, ui: &Ui) -> Result<(), Error> {
+    let basis = Basis::from_bundles(&args.evidence, std::slice::from_ref(&args.file))?;
+    let opened = || basis.evidence.iter().filter_map(|envelope| envelope.open::<Statement>(basis.policies.keyring()).ok());
+    let used: std::collections::BTreeSet<StatementId> =
+        opened().filter_map(|signed| signed.unverified().as_manifest().map(|manifest| manifest.upstream.clone())).flatten().collect();
+    let mut files = 0_u64;
+    for signed in opened().filter(|signed| !used.contains(&signed.id())) {
+        let Some(manifest) = signed.unverified().as_manifest() else { continue };
+        for artifact in &manifest.artifacts {
+            let subject = Subject::Artifact { name: artifact.name.to_string(), digests: artifact.digests, size: artifact.size };
+            let report = basis.judge(subject, basis.speaks_for())?;
+            files = files.saturating_add(1);
+            if report.accepted().is_none() {
+                ui.report(&report);
+                return Err(Error::Several(REJECTED));
+            }
+        }
+    }
+    if files == 0 {
+        return Err(Refusal::new(Code::ChainStepMissing, args.file.display().to_string(), "a manifest with files", "none").into());
+    }
+    ui.result(&format!("{GOOD}✓{GOOD:#} {files} files are explained, back to people and source"), || {
+        Value::object([("ok", Value::Bool(true)), ("files", Value::Integer(files))])
+    });
+    Ok(())
+}

@@ -1,0 +1,148 @@
+//! `custody demo`: a real release of a small program, and ten attacks on it.
+//!
+//! Everything is done by the commands that a team would type, run as processes of their own in the
+//! demo's directory. The example's files are those of `examples/hello/`.
+
+mod attacks;
+mod example;
+mod stage;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::Args;
+use custody_core::envelope::StatementId;
+
+use self::stage::Stage;
+use crate::context::now;
+use crate::error::Error;
+use crate::ui::{BOLD, DIM, GOOD, Ui};
+
+#[derive(Args, Debug)]
+pub(crate) struct DemoArgs {
+    /// Work in this new directory and keep it; by default a temporary one is used and removed
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+pub(crate) fn run(args: &DemoArgs, ui: &Ui) -> Result<(), Error> {
+    let started = Instant::now();
+    let (dir, temporary) = directory(args.dir.as_deref())?;
+    let stage = Stage::new(&dir, ui)?;
+    let released = release(&stage)?;
+    stage.title("Attacks");
+    let refused = attacks::run(&stage, &released)?;
+    let seconds = started.elapsed().as_secs_f32();
+    let kept = match &temporary {
+        Some(_) => format!("{DIM}custody demo --dir DIR keeps everything for you to look at{DIM:#}"),
+        None => format!("everything is in {}", dir.display()),
+    };
+    ui.result(
+        &format!("\n{GOOD}✓{GOOD:#} {BOLD}one release made and verified, {refused} attacks refused{BOLD:#} in {seconds:.1} s\n{kept}"),
+        || {
+            custody_core::json::Value::object([
+                ("ok", custody_core::json::Value::Bool(true)),
+                ("pin", custody_core::json::Value::text(released.pin)),
+                ("attacksRefused", custody_core::json::Value::text(refused)),
+            ])
+        },
+    );
+    Ok(())
+}
+
+/// The demo's directory, readable for the user as whom commands run.
+fn directory(wanted: Option<&Path>) -> Result<(PathBuf, Option<tempfile::TempDir>), Error> {
+    let (path, temporary) = match wanted {
+        Some(path) => {
+            std::fs::create_dir(path).map_err(Error::io(path))?;
+            (path.canonicalize().map_err(Error::io(path))?, None)
+        }
+        None => {
+            let temporary = tempfile::Builder::new().prefix("custody-demo-").tempdir().map_err(Error::io("/tmp".as_ref()))?;
+            (temporary.path().to_owned(), Some(temporary))
+        }
+    };
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).map_err(Error::io(&path))?;
+    Ok((path, temporary))
+}
+
+/// What the release left, for the attacks.
+struct Released {
+    pin: StatementId,
+    /// The publication of 1.1.0.
+    publication: StatementId,
+    /// The authorization of 1.0.0.
+    older: StatementId,
+}
+
+fn release(stage: &Stage<'_>) -> Result<Released, Error> {
+    stage.title("Source, keys and policy");
+    stage.say("A small C program under git, in two versions; three people, five machines.");
+    let [older_commit, commit] = example::repository(stage)?;
+    let pin = example::policy(stage)?;
+
+    stage.title("hello 1.0.0, the previous release");
+    let (older, tasks) = phase(stage, &Phase {
+        version: "1.0.0", name: "promote", commit: &older_commit, proposer: "alice", approvers: ["bob", "carol"], builds_on: None,
+    })?;
+    stage.custody(&["run", "--all", &older.to_string(), "--repository", "source"], stage.machines(&["builder", "signer"]))?;
+    let complete = stage.manifest_of(&tasks, "build")?;
+
+    stage.title("hello 1.1.0: promote");
+    stage.say("Build, partial update from 1.0.0, signature. Alice proposes, Bob and Carol approve.");
+    let (authorization, _) = phase(stage, &Phase {
+        version: "1.1.0", name: "promote", commit: &commit, proposer: "alice", approvers: ["bob", "carol"], builds_on: Some(complete),
+    })?;
+    stage.custody(&["run", "--all", &authorization.to_string(), "--repository", "source"], stage.machines(&["builder", "signer"]))?;
+
+    stage.title("hello 1.1.0: ship");
+    stage.say("What Bob proposes and Alice and Carol approve names every file by digest.");
+    let (_, tasks) = phase(stage, &Phase {
+        version: "1.1.0", name: "ship", commit: &commit, proposer: "bob", approvers: ["alice", "carol"], builds_on: None,
+    })?;
+    let task = stage.task_of(&tasks, "publish")?;
+    let published = stage.custody(&["publish", &task.to_string()], stage.machines(&["publisher"]))?;
+    let publication = published.id("manifest")?;
+
+    stage.title("Anybody verifies, offline, with the bundle beside the file and the pin");
+    stage.show(&["verify", "www/hello-1.1.0.complete.tar", "--pin", &pin.to_string()])?;
+    Ok(Released { pin, publication, older })
+}
+
+struct Phase<'p> {
+    version: &'p str,
+    name: &'p str,
+    commit: &'p str,
+    proposer: &'p str,
+    approvers: [&'p str; 2],
+    builds_on: Option<StatementId>,
+}
+
+/// Propose, sign off twice, authorize, plan. Gives the authorization and the planned tasks.
+fn phase(stage: &Stage<'_>, phase: &Phase<'_>) -> Result<(StatementId, stage::Answer), Error> {
+    let destination = format!("destination={}", stage.destination());
+    let signing_key = format!("signing-key={}", stage.path("product/signing-key").display());
+    let builds_on = phase.builds_on.map(|id| id.to_string());
+    let mut propose = vec![
+        "release", "propose", "--product", "hello", "--version", phase.version, "--channel", "release", "--phase", phase.name,
+        "--repository", "source", "--commit", phase.commit, "--param", &destination, "--param", &signing_key,
+    ];
+    if let Some(id) = &builds_on {
+        propose.extend(["--builds-on", id]);
+    }
+    let request = stage.custody(&propose, stage.key(phase.proposer))?.id("id")?.to_string();
+    for person in phase.approvers {
+        let signoff = ["release", "sign-off", &request, "--as", person, "--role", "releng", "--comment", "looks right"];
+        stage.custody(&signoff, stage.key(person))?;
+    }
+    let authorization = stage.custody(&["release", "authorize", &request], stage.key("desk"))?.id("id")?;
+    let plan = ["plan", &authorization.to_string(), "--repository", "source", "--creator", "demo/releng"];
+    let tasks = stage.custody(&plan, stage.key("scheduler"))?;
+    Ok((authorization, tasks))
+}
+
+/// When the demo's policy ends.
+fn policy_expires() -> Result<String, Error> {
+    Ok(now()?.plus(365 * 86_400).to_string())
+}

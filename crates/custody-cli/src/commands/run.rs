@@ -1,0 +1,260 @@
+//! `custody run`
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+
+use clap::Args;
+use custody_core::envelope::StatementId;
+use custody_core::json::Value;
+use custody_core::statement::{Label, Origin, Statement, Task};
+use custody_core::time::Time;
+use custody_core::{Code, Refusal};
+use custody_run::execute::{Confinement, User};
+use custody_run::run::Worker;
+use custody_sign::Signer;
+use custody_store::{Relation, Store};
+use custody_verify::policy::Product;
+use custody_verify::{Policy, PolicyChain};
+
+use crate::context::{PassphraseArgs, StoreArgs, now, open_key, statement, trusted};
+use crate::error::Error;
+use crate::ui::{GOOD, Ui};
+
+#[derive(Args, Debug)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(super) store: StoreArgs,
+    /// The task's statement id
+    #[arg(required_unless_present = "all")]
+    task: Option<StatementId>,
+    /// Run every task of this authorization that has a command, in dependency order and in parallel
+    #[arg(long, value_name = "AUTHORIZATION", conflicts_with = "task")]
+    all: Option<StatementId>,
+    #[command(flatten)]
+    pub(super) machine: MachineArgs,
+    /// How many tasks run at once
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    jobs: usize,
+    /// Refused: a gate judges by the clock of its machine
+    #[arg(long, hide = true)]
+    at: Option<Time>,
+}
+
+/// The machine that performs.
+#[derive(Args, Debug)]
+pub(crate) struct MachineArgs {
+    /// A machine's key; several where this computer stands for several machines
+    #[arg(long = "key", value_name = "KEY", required = true)]
+    keys: Vec<String>,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+    /// Take sources from this repository instead of the one that the policy names
+    #[arg(long, value_name = "DIR")]
+    pub(super) repository: Option<PathBuf>,
+    /// Where working directories are made
+    #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
+    pub(super) work: PathBuf,
+    /// Run commands as this user (UID:GID), when started as root
+    #[arg(long, value_name = "UID:GID", value_parser = parse_user)]
+    user: Option<User>,
+}
+
+fn parse_user(text: &str) -> Result<User, String> {
+    let ids = text.split_once(':').and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
+    ids.map(|(uid, gid)| User { uid, gid }).ok_or_else(|| "write two numbers, like 65534:65534".into())
+}
+
+/// The machines whose keys are at hand.
+pub(super) struct Machines {
+    signers: Vec<(Label, Box<dyn Signer>)>,
+    pub(super) confinement: Confinement,
+}
+
+impl Machines {
+    pub(super) fn open(args: &MachineArgs, policies: &PolicyChain) -> Result<Self, Error> {
+        let (_, policy) = policies.newest();
+        let mut signers = Vec::new();
+        for key in &args.keys {
+            let signer = open_key(key, &args.passphrase)?;
+            let owner = policy.owner(&signer.public_key().id()).cloned().ok_or_else(|| {
+                Refusal::new(Code::EnvKeyUnknown, format!("--key {key}"), "a key that the policy lists", signer.public_key().to_openssh())
+            })?;
+            signers.push((owner, signer));
+        }
+        Ok(Self { signers, confinement: Confinement::probe(args.user)? })
+    }
+
+    /// The machine at hand that the policy lets perform the step.
+    pub(super) fn for_step(&self, policy: &Policy, product: &Product, step: &Label) -> Result<(&Label, &dyn Signer), Error> {
+        let allowed = &product.step(step)?.perform;
+        let found = self.signers.iter().find(|(owner, _)| allowed.contains(owner));
+        found.map(|(owner, signer)| (owner, &**signer)).ok_or_else(|| {
+            let names: Vec<&str> = allowed.iter().map(Label::as_str).collect();
+            let held: Vec<&str> = self.signers.iter().map(|(owner, _)| owner.as_str()).collect();
+            let at = format!("step {step} under policy {}", policy.version);
+            Refusal::new(Code::WorkerPoolForbidden, at, format!("a key of {}", names.join(", ")), format!("keys of {}", held.join(", "))).into()
+        })
+    }
+}
+
+/// This machine's clock for the worker: a time before 1970 reads as its beginning and every document
+/// is then from the future, which refuses.
+pub(super) fn clock() -> Time {
+    now().unwrap_or_else(|_| Time::from_unix(0).unwrap_or_else(|| unreachable!("1970 is a moment")))
+}
+
+pub(super) static CANCELLED: AtomicBool = AtomicBool::new(false);
+
+pub(crate) fn run(args: &RunArgs, ui: &Ui) -> Result<(), Error> {
+    if args.at.is_some() {
+        return Err(Error::Usage("a gate judges by the clock of its machine; --at is for custody verify".into()));
+    }
+    let store = args.store.open()?;
+    let (policies, _) = trusted(&store, now()?)?;
+    let machines = Machines::open(&args.machine, &policies)?;
+    let performance = Performance { args: &args.machine, store: &store, policies: &policies, machines: &machines, ui };
+    match (args.task, args.all) {
+        (Some(task), _) => {
+            let manifest = performance.one(task, true)?;
+            ui.result(&format!("manifest {manifest}"), || Value::object([("ok", Value::Bool(true)), ("manifest", Value::text(manifest))]));
+            Ok(())
+        }
+        (None, Some(authorization)) => performance.all(authorization, args.jobs.max(1)),
+        (None, None) => Err(Error::Usage("name a task, or --all AUTHORIZATION".into())),
+    }
+}
+
+struct Performance<'p> {
+    args: &'p MachineArgs,
+    store: &'p Store,
+    policies: &'p PolicyChain,
+    machines: &'p Machines,
+    ui: &'p Ui,
+}
+
+impl Performance<'_> {
+    fn task(&self, id: StatementId) -> Result<Task, Error> {
+        statement(self.store, self.policies.keyring(), id, "task", Statement::as_task)
+    }
+
+    fn one(&self, id: StatementId, live: bool) -> Result<StatementId, Error> {
+        let task = self.task(id)?;
+        let product = product_of(self.store, self.policies, &task)?;
+        let (_, policy) = self.policies.newest();
+        let (name, signer) = self.machines.for_step(policy, product, &task.step)?;
+        let repository = self.args.repository.as_ref().map(|path| path.canonicalize().map_err(Error::io(path))).transpose()?;
+        let repository = repository.map(|path| path.display().to_string());
+        let worker = Worker {
+            store: self.store,
+            signer,
+            name,
+            work: &self.args.work,
+            repository: repository.as_deref(),
+            confinement: &self.machines.confinement,
+            clock,
+            cancelled: &CANCELLED,
+        };
+        let mut show = |bytes: &[u8]| {
+            if live {
+                self.ui.note(crate::tree::shown_lines(bytes).trim_end());
+            }
+        };
+        Ok(worker.run(id, &mut show)?)
+    }
+
+    /// Runs what is not done yet, each task as soon as its inputs are there. The first failure stops
+    /// what has not begun.
+    fn all(&self, authorization: StatementId, jobs: usize) -> Result<(), Error> {
+        let links = self.store.links_to(&authorization.0, Some(Relation::TaskAuthorization))?;
+        let mut waiting: BTreeMap<StatementId, Task> = BTreeMap::new();
+        for link in links {
+            let task = self.task(link.source)?;
+            if task.destination.is_none() {
+                waiting.insert(link.source, task);
+            }
+        }
+        if waiting.is_empty() {
+            let at = format!("authorization {authorization}");
+            return Err(Refusal::new(Code::ChainTaskMissing, at, "tasks that run a command", "none: custody plan makes them").into());
+        }
+        let bar = self.ui.bar(u64::try_from(waiting.len()).unwrap_or_default(), "running tasks");
+        let mut done: BTreeMap<StatementId, StatementId> = BTreeMap::new();
+        for id in waiting.keys() {
+            if let Some(manifest) = self.store.run(*id)?.and_then(|run| run.manifest) {
+                done.insert(*id, manifest);
+            }
+        }
+        let finished = done.len();
+        waiting.retain(|id, _| !done.contains_key(id));
+        bar.inc(u64::try_from(finished).unwrap_or_default());
+        let fault = self.drive(&mut waiting, &mut done, jobs, &bar);
+        bar.finish_and_clear();
+        if let Some(error) = fault {
+            return Err(error);
+        }
+        let text = format!("{GOOD}✓{GOOD:#} {} tasks done, {finished} of them before", done.len());
+        self.ui.result(&text, || {
+            Value::list(done.iter().map(|(task, manifest)| Value::object([("task", Value::text(task)), ("manifest", Value::text(manifest))])))
+        });
+        Ok(())
+    }
+
+    /// Waves of ready tasks; within a wave `jobs` threads take the next one until none is left.
+    fn drive(
+        &self,
+        waiting: &mut BTreeMap<StatementId, Task>,
+        done: &mut BTreeMap<StatementId, StatementId>,
+        jobs: usize,
+        bar: &indicatif::ProgressBar,
+    ) -> Option<Error> {
+        while !waiting.is_empty() {
+            let names: BTreeSet<StatementId> = waiting.keys().copied().collect();
+            let blocked = |task: &Task| task.inputs.iter().any(|input| matches!(input.origin, Origin::Task(id) if names.contains(&id)));
+            let ready: Vec<(StatementId, Label)> =
+                waiting.iter().filter(|(_, task)| !blocked(task)).map(|(id, task)| (*id, task.step.clone())).collect();
+            let next = Mutex::new(ready.iter());
+            let results: Mutex<Vec<(StatementId, Result<StatementId, Error>)>> = Mutex::new(Vec::new());
+            std::thread::scope(|scope| {
+                for _ in 0..jobs.min(ready.len()) {
+                    scope.spawn(|| loop {
+                        let failed = lock(&results).iter().any(|(_, result)| result.is_err());
+                        let Some((id, step)) = lock(&next).next().filter(|_| !failed) else { return };
+                        self.ui.note(&format!("step {step} …"));
+                        let result = self.one(*id, false);
+                        bar.inc(1);
+                        lock(&results).push((*id, result));
+                    });
+                }
+            });
+            for (id, result) in results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+                match result {
+                    Ok(manifest) => {
+                        waiting.remove(&id);
+                        done.insert(id, manifest);
+                    }
+                    Err(error) => return Some(error),
+                }
+            }
+            if ready.is_empty() {
+                return Some(Refusal::new(Code::ChainCycle, "the tasks", "one that can start", "none").into());
+            }
+        }
+        None
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// The product that a task belongs to, under the newest policy.
+pub(super) fn product_of<'p>(store: &Store, policies: &'p PolicyChain, task: &Task) -> Result<&'p Product, Error> {
+    let keyring = policies.keyring();
+    let authorization = statement(store, keyring, task.authorization, "authorization", Statement::as_authorization)?;
+    let request = statement(store, keyring, authorization.request, "request", Statement::as_request)?;
+    let (_, policy) = policies.newest();
+    Ok(policy.product(&request.release.product)?)
+}
+

@@ -1,0 +1,91 @@
+//! `custody show`
+
+use std::path::Path;
+
+use clap::Args;
+use custody_core::envelope::{Envelope, StatementId};
+use custody_core::json::Value;
+use custody_core::sshsig::SshSignature;
+use custody_core::{Code, Refusal};
+use custody_store::{Relation, Store};
+
+use crate::context::{StoreArgs, read_envelope};
+use crate::error::Error;
+use crate::tree::shown;
+use crate::ui::{BOLD, DIM, Ui};
+
+#[derive(Args, Debug)]
+pub(crate) struct ShowArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// A statement id of the store, or a DSSE JSON file
+    what: String,
+}
+
+pub(crate) fn run(args: &ShowArgs, ui: &Ui) -> Result<(), Error> {
+    let path = Path::new(&args.what);
+    let (envelope, store) = match args.what.parse::<StatementId>() {
+        Ok(id) => {
+            let store = args.store.open()?;
+            let missing = || Refusal::new(Code::ChainLinkMissing, format!("statement {id}"), "it in the store", "nothing");
+            (store.get(id)?.ok_or_else(missing)?, Some(store))
+        }
+        Err(_) => (read_envelope(path)?, None),
+    };
+    let text = describe(&envelope, store.as_ref())?;
+    ui.result(&text, || {
+        Value::object([
+            ("id", Value::text(envelope.id())),
+            ("payloadType", Value::text(envelope.payload_type())),
+            ("verified", Value::Bool(false)),
+            ("signatures", Value::list(envelope.signatures().iter().map(|signature| Value::text(claimed_signer(&signature.sig, signature.keyid.as_deref()))))),
+            ("payload", Value::text(String::from_utf8_lossy(envelope.unverified_payload()))),
+        ])
+    });
+    Ok(())
+}
+
+fn describe(envelope: &Envelope, store: Option<&Store>) -> Result<String, Error> {
+    let payload = String::from_utf8_lossy(envelope.unverified_payload()).into_owned();
+    let lines: String = payload.lines().map(|line| shown(line) + "\n").collect();
+    let mut text = format!("{BOLD}{}{BOLD:#}  {}\n", envelope.id(), shown(envelope.payload_type()));
+    for signature in envelope.signatures() {
+        text += &format!("claims to be signed by {}\n", shown(&claimed_signer(&signature.sig, signature.keyid.as_deref())));
+    }
+    text += &format!("{DIM}nothing of this is verified: custody verify does that{DIM:#}\n\n{lines}");
+    let incoming = store.map(|store| store.links_to(&envelope.id().0, None)).transpose()?.unwrap_or_default();
+    if !incoming.is_empty() {
+        text += &format!("\n{BOLD}named by{BOLD:#}\n");
+    }
+    for link in incoming {
+        text += &format!("{}  as {}\n", link.source, relation(link.relation));
+    }
+    Ok(text)
+}
+
+fn claimed_signer(sig: &[u8], keyid: Option<&str>) -> String {
+    match SshSignature::parse(sig) {
+        Ok(ssh) => ssh.claimed_key().to_openssh(),
+        Err(_) => format!("key {}", keyid.unwrap_or("without id")),
+    }
+}
+
+const fn relation(relation: Relation) -> &'static str {
+    match relation {
+        Relation::SignoffRequest => "the request of a sign-off",
+        Relation::ManifestTask => "the task of a manifest",
+        Relation::IntentTask => "the task of an intent",
+        Relation::ResolutionTask => "the task of a resolution",
+        Relation::SignoffWithdraws => "the sign-off that is withdrawn",
+        Relation::Policy | Relation::RequestPolicy | Relation::SummaryPolicy => "the policy",
+        Relation::RequestManifest => "what a request builds on",
+        Relation::AuthorizationRequest => "the request of an authorization",
+        Relation::AuthorizationSignoff => "a sign-off of an authorization",
+        Relation::TaskAuthorization => "the authorization of a task",
+        Relation::TaskTask | Relation::TaskManifest => "what a task takes inputs from",
+        Relation::ManifestManifest => "what a manifest used products of",
+        Relation::ResolutionManifest => "the manifest that holds",
+        Relation::SummaryInput => "what a verification summary rests on",
+        Relation::Product | Relation::Input | Relation::Verified | Relation::Signer => "a digest",
+    }
+}

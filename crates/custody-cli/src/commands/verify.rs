@@ -1,0 +1,225 @@
+//! `custody verify`
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use custody_core::digest::Digests;
+use custody_core::envelope::{Envelope, StatementId};
+use custody_core::statement::Statement;
+use custody_core::time::Time;
+use custody_core::{Code, Refusal};
+use custody_run::gate;
+use custody_run::run::hash_file;
+use custody_store::{Store, bundle};
+use custody_verify::{Evidence, Expectation, Floor, PolicyChain, Question, Report, Subject};
+
+use crate::context::{ExpectArgs, now, open_key, read, trusted, write_new};
+use crate::context::PassphraseArgs;
+use crate::error::{Error, REJECTED};
+use crate::seen::Seen;
+use crate::ui::Ui;
+
+#[derive(Args, Debug)]
+pub(crate) struct VerifyArgs {
+    /// Files, or directories with all files in them
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    #[command(flatten)]
+    evidence: EvidenceArgs,
+    #[command(flatten)]
+    expect: ExpectArgs,
+    /// The artifact's name, where the file has another
+    #[arg(long)]
+    name: Option<String>,
+    /// Write a SLSA verification summary of the one file, signed with --key
+    #[arg(long, value_name = "FILE", requires = "key")]
+    summary: Option<PathBuf>,
+    /// The gate's key for --summary
+    #[arg(long, value_name = "KEY", requires = "summary")]
+    key: Option<String>,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+}
+
+/// Where evidence comes from, and which policy is believed.
+#[derive(Args, Clone, Debug)]
+pub(super) struct EvidenceArgs {
+    /// Evidence from this store, and its pin
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["bundles", "pin"])]
+    store: Option<PathBuf>,
+    /// Evidence from this bundle; by default from every *.custody.jsonl beside the file
+    #[arg(long = "bundle", value_name = "FILE")]
+    pub(super) bundles: Vec<PathBuf>,
+    /// Statement id of the policy that you trust
+    #[arg(long, value_name = "ID")]
+    pub(super) pin: Option<StatementId>,
+    /// Judge as of this time instead of now
+    #[arg(long, value_name = "TIME")]
+    at: Option<Time>,
+}
+
+pub(crate) fn run(args: &VerifyArgs, ui: &Ui) -> Result<(), Error> {
+    let files = files(&args.files)?;
+    if files.len() != 1 && (args.summary.is_some() || args.name.is_some()) {
+        return Err(Error::Usage("--summary and --name go with one file".into()));
+    }
+    let mut worst = 0;
+    for file in &files {
+        match verify_file(args, file) {
+            Ok(report) => {
+                ui.report(&report);
+                if let Some(accepted) = report.accepted() {
+                    args.summary.as_deref().map(|path| summarize(args, &accepted, path)).transpose()?;
+                } else {
+                    worst = worst.max(REJECTED);
+                }
+            }
+            Err(error) if files.len() > 1 => {
+                ui.failed(&error);
+                worst = worst.max(error.exit());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if worst == 0 { Ok(()) } else { Err(Error::Several(worst)) }
+}
+
+fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
+    let mut found = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            found.push(path.clone());
+            continue;
+        }
+        for entry in path.read_dir().map_err(Error::io(path))? {
+            let inner = entry.map_err(Error::io(path))?.path();
+            let beside = [".custody.jsonl", ".sha256"].iter().any(|end| inner.to_string_lossy().ends_with(end));
+            if !beside {
+                found.push(inner);
+            }
+        }
+    }
+    found.sort();
+    if found.is_empty() {
+        return Err(Refusal::new(Code::ChainStepMissing, "the directory", "files to verify", "none").into());
+    }
+    Ok(found)
+}
+
+/// What a verdict rests on.
+pub(super) struct Basis {
+    pub(super) evidence: Evidence,
+    pub(super) policies: PolicyChain,
+    pub(super) floor: Option<Floor>,
+    pub(super) now: Time,
+    seen: Option<Seen>,
+}
+
+impl Basis {
+    /// From bundles: the pin is the asker's own word, and what was seen before is remembered for it.
+    pub(super) fn from_bundles(args: &EvidenceArgs, bundles: &[PathBuf]) -> Result<Self, Error> {
+        let now = args.at.map_or_else(now, Ok)?;
+        let pin = args.pin.ok_or_else(|| {
+            let expected = "the statement id of the policy that you trust: --pin ID";
+            Refusal::new(Code::PolicyUntrusted, "the command line", expected, "no --pin; what a bundle says of itself proves nothing")
+        })?;
+        let mut envelopes: Vec<Envelope> = Vec::new();
+        for path in bundles {
+            envelopes.extend(bundle::read(&read(path)?).map_err(|refusal| refusal.within(&path.display().to_string()))?);
+        }
+        let seen = Seen::of(pin)?;
+        // judging for another time than now is looking back, which what was seen since must not prevent
+        let floor = if args.at.is_some() { None } else { seen.floor()? };
+        let policies = PolicyChain::establish(pin, &envelopes, floor, now)?;
+        let seen = args.at.is_none().then_some(seen);
+        Ok(Self { evidence: envelopes.into_iter().collect(), policies, floor, now, seen })
+    }
+
+    fn from_store(args: &EvidenceArgs, dir: &Path, digests: &Digests) -> Result<Self, Error> {
+        let now = args.at.map_or_else(now, Ok)?;
+        let store = Store::open(dir)?;
+        let (policies, floor) = trusted(&store, now)?;
+        let floor = floor.filter(|_| args.at.is_none());
+        let roots = store.manifests_of(&digests.sha256)?;
+        let evidence = if roots.is_empty() { everything(&store)? } else { gate::gather(&store, &roots)? };
+        Ok(Self { evidence, policies, floor, now, seen: None })
+    }
+
+    pub(super) fn judge(&self, subject: Subject, expect: Expectation) -> Result<Report, Error> {
+        let question = Question { subject, expect, floor: self.floor };
+        let report = custody_verify::verify(&question, &self.evidence, &self.policies, self.now);
+        if let (Some(seen), Some(_)) = (&self.seen, report.accepted()) {
+            let (policy, newest) = self.policies.newest();
+            seen.raise(Floor { version: newest.version, policy, time: self.now })?;
+        }
+        Ok(report)
+    }
+
+    /// The release that a bundle speaks for: that of the manifests which no other manifest in it
+    /// builds on. A file of an older release in the same bundle is not what its holder asks about.
+    pub(super) fn speaks_for(&self) -> Expectation {
+        let opened: Vec<_> = self.evidence.iter().filter_map(|envelope| envelope.open::<Statement>(self.policies.keyring()).ok()).collect();
+        let used = |id| opened.iter().filter_map(|signed| signed.unverified().as_manifest()).any(|manifest| manifest.upstream.contains(&id));
+        let find = |id| opened.iter().find(|signed| signed.id() == id).map(custody_core::envelope::Signed::unverified);
+        let release = |task| {
+            let task = find(task)?.as_task()?;
+            let authorization = find(task.authorization)?.as_authorization()?;
+            Some(&find(authorization.request)?.as_request()?.release)
+        };
+        let last = opened.iter().filter(|signed| signed.unverified().as_manifest().is_some() && !used(signed.id()));
+        let mut releases = last.filter_map(|signed| release(signed.unverified().as_manifest()?.task));
+        let first = releases.next();
+        let one = releases.all(|other| Some(other) == first);
+        first.filter(|_| one).map_or_else(Expectation::default, Expectation::of)
+    }
+}
+
+/// A file whose digest nobody knows is looked for by name, to say what it should have been.
+fn everything(store: &Store) -> Result<Evidence, Error> {
+    Ok(store.list(custody_store::Filter::default())?.into_iter().collect())
+}
+
+fn verify_file(args: &VerifyArgs, file: &Path) -> Result<Report, Error> {
+    let name = match (&args.name, file.file_name()) {
+        (Some(name), _) => name.clone(),
+        (None, Some(name)) => name.to_string_lossy().into_owned(),
+        (None, None) => return Err(Error::Usage(format!("{} is no file", file.display()))),
+    };
+    let (digests, size) = hash_file(file, true).map_err(Error::io(file))?;
+    let basis = match &args.evidence.store {
+        Some(dir) => Basis::from_store(&args.evidence, dir, &digests)?,
+        None if args.evidence.bundles.is_empty() => Basis::from_bundles(&args.evidence, &beside(file)?)?,
+        None => Basis::from_bundles(&args.evidence, &args.evidence.bundles)?,
+    };
+    let asked = args.expect.expectation();
+    let named = args.evidence.store.is_some() || !args.expect.names_no_release();
+    let expect = if named { asked } else { Expectation { step: asked.step, ..basis.speaks_for() } };
+    basis.judge(Subject::Artifact { name, digests, size }, expect)
+}
+
+/// The bundles that lie beside a file. They are evidence like any other: nothing in them is believed.
+fn beside(file: &Path) -> Result<Vec<PathBuf>, Error> {
+    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut found = Vec::new();
+    for entry in directory.read_dir().map_err(Error::io(directory))? {
+        let path = entry.map_err(Error::io(directory))?.path();
+        if path.to_string_lossy().ends_with(".custody.jsonl") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    if found.is_empty() {
+        let at = directory.display().to_string();
+        return Err(Refusal::new(Code::ChainLinkMissing, at, "a bundle (*.custody.jsonl) beside the file, or --bundle, or --store", "none").into());
+    }
+    Ok(found)
+}
+
+fn summarize(args: &VerifyArgs, accepted: &custody_verify::Accepted<'_>, path: &Path) -> Result<(), Error> {
+    let key = args.key.as_deref().ok_or_else(|| Error::Usage("--summary needs --key".into()))?;
+    let signer = open_key(key, &args.passphrase)?;
+    let verifier = format!("{}gate/{}", custody_core::BASE_URI, signer.public_key().id());
+    let mut envelope = Statement::from(accepted.summary(&verifier)).to_envelope();
+    custody_sign::sign_envelope_as_machine(&mut envelope, &*signer)?;
+    write_new(path, (envelope.to_json() + "\n").as_bytes())
+}

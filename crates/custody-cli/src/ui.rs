@@ -1,0 +1,171 @@
+//! The only place that prints. Results go to standard output, everything else to standard error.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is where printing lives")]
+
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anstream::{eprint, eprintln, print, println};
+use anstyle::{AnsiColor, Style};
+use custody_core::json::Value;
+use custody_core::{Code, Refusal};
+use custody_verify::Report;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::error::{Error, USAGE};
+use crate::tree;
+
+pub(crate) const GOOD: Style = AnsiColor::Green.on_default().bold();
+pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
+pub(crate) const DIM: Style = Style::new().dimmed();
+pub(crate) const BOLD: Style = Style::new().bold();
+
+/// How this run of the command talks.
+pub(crate) struct Ui {
+    json: bool,
+    quiet: bool,
+}
+
+/// Ends the command for `clap`: help and version succeed, all else is wrong usage.
+pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+    let told = error.print();
+    if told.is_err() || error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
+}
+
+impl Ui {
+    pub(crate) const fn new(json: bool, quiet: bool) -> Self {
+        Self { json, quiet }
+    }
+
+    /// A result: text for people, or the value for machines.
+    pub(crate) fn result(&self, text: &str, value: impl FnOnce() -> Value<'static>) {
+        if self.json {
+            println!("{}", value().to_pretty());
+        } else {
+            print!("{text}");
+            if !text.ends_with('\n') {
+                println!();
+            }
+        }
+    }
+
+    /// Bytes as they are: a statement, a bundle, completions.
+    pub(crate) fn raw(&self, bytes: &[u8]) -> Result<(), Error> {
+        std::io::stdout().write_all(bytes).map_err(Error::io("standard output".as_ref()))
+    }
+
+    /// What happens along the way. Silent with `--quiet` and `--json`.
+    pub(crate) fn note(&self, text: &str) {
+        if !self.quiet && !self.json {
+            eprintln!("{text}");
+        }
+    }
+
+    /// A report: the tree, or the JSON.
+    pub(crate) fn report(&self, report: &Report) {
+        if self.json {
+            println!("{}", report.to_json().to_pretty());
+        } else if report.accepted().is_some() {
+            print!("{}", tree::accepted(report));
+        } else {
+            eprint!("{}", tree::rejected(report));
+        }
+    }
+
+    /// A progress bar; none where nobody watches.
+    pub(crate) fn bar(&self, length: u64, what: &'static str) -> ProgressBar {
+        if self.quiet || self.json || !std::io::stderr().is_terminal() {
+            return ProgressBar::hidden();
+        }
+        let style = ProgressStyle::with_template("{msg:24} [{bar:30}] {pos}/{len} {elapsed}");
+        let bar = ProgressBar::new(length).with_message(what);
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
+        bar.enable_steady_tick(Duration::from_millis(200));
+        bar
+    }
+
+    /// Says why the command failed, and gives the exit status.
+    pub(crate) fn failed(&self, error: &Error) -> ExitCode {
+        match error {
+            Error::Several(_) => {}
+            Error::Rejected(report) => self.report(report),
+            _ if self.json => println!("{}", error_json(error).to_pretty()),
+            _ => eprint!("{}", error_text(error)),
+        }
+        ExitCode::from(error.exit())
+    }
+}
+
+fn error_text(error: &Error) -> String {
+    match error {
+        Error::Usage(text) => format!("{BAD}error:{BAD:#} {text}\n"),
+        Error::Refused(refusal) => refusal_text(refusal),
+        Error::Policy { path, fault } => {
+            let gutter = fault.line.to_string();
+            let margin = " ".repeat(gutter.len());
+            format!(
+                "{BAD}✗ {}{BAD:#} {}\n{margin}--> {}:{}:{}\n{margin} |\n{gutter} | {}\n{margin} | {}^\n  do         {}\n",
+                fault.code,
+                fault.message,
+                path.display(),
+                fault.line,
+                fault.column,
+                fault.excerpt,
+                " ".repeat(fault.column.saturating_sub(1)),
+                fault.remedy,
+            )
+        }
+        Error::CommandFailed { step, end, log } => format!(
+            "{BAD}✗ step {step} failed:{BAD:#} {end}\n  It leaves no manifest. What it printed: {}\n",
+            log.display()
+        ),
+        Error::Io { path, source } => format!("{BAD}error:{BAD:#} {}: {source}\n", path.display()),
+        Error::Rejected(_) | Error::Several(_) => String::new(),
+    }
+}
+
+/// A refusal as people read it: what, where, expected, found, and what to do.
+pub(crate) fn refusal_text(refusal: &Refusal) -> String {
+    format!(
+        "{BAD}✗ {}{BAD:#} {}\n  where      {}\n  expected   {}\n  found      {}\n  do         {}\n",
+        refusal.code,
+        refusal.code.meaning(),
+        tree::shown(&refusal.at),
+        tree::shown(&refusal.expected),
+        tree::shown(&refusal.found),
+        refusal.code.remedy()
+    )
+}
+
+fn error_json(error: &Error) -> Value<'static> {
+    let simple = |kind: &str, message: String| {
+        Value::object([("ok", Value::Bool(false)), ("error", Value::text(kind)), ("message", Value::text(message))])
+    };
+    let coded = |code: Code| {
+        Value::object([
+            ("ok", Value::Bool(false)),
+            ("code", Value::text(code)),
+            ("codes", Value::list([Value::text(code)])),
+            ("meaning", Value::text(code.meaning())),
+        ])
+    };
+    match error {
+        Error::Refused(refusal) => coded(refusal.code)
+            .with("at", Some(Value::text(&refusal.at)))
+            .with("expected", Some(Value::text(&refusal.expected)))
+            .with("found", Some(Value::text(&refusal.found)))
+            .with("remedy", Some(Value::text(refusal.code.remedy()))),
+        Error::Policy { path, fault } => coded(fault.code)
+            .with("file", Some(Value::text(path.display())))
+            .with("line", u64::try_from(fault.line).ok().map(Value::Integer))
+            .with("column", u64::try_from(fault.column).ok().map(Value::Integer))
+            .with("message", Some(Value::text(&fault.message)))
+            .with("remedy", Some(Value::text(&fault.remedy))),
+        Error::Usage(text) => simple("usage", text.clone()),
+        Error::CommandFailed { step, end, log } => simple("command", format!("step {step} failed: {end}"))
+            .with("log", Some(Value::text(log.display()))),
+        Error::Io { path, source } => simple("io", format!("{}: {source}", path.display())),
+        Error::Rejected(report) => report.to_json(),
+        Error::Several(_) => simple("several", "see the messages before".into()),
+    }
+}

@@ -1,0 +1,63 @@
+//! The gate: gathers a complete view of what concerns a task and asks the judge.
+
+use std::collections::BTreeSet;
+
+use custody_core::digest::Sha256;
+use custody_core::envelope::{Envelope, StatementId};
+use custody_core::time::Time;
+use custody_core::{Code, Refusal};
+use custody_store::{Filter, Kind, Relation, Store};
+use custody_verify::{Evidence, Expectation, Floor, PolicyChain, Question, Report, Subject, verify};
+
+/// The policies of the store, from its pin to the newest, and what the store has seen. What is
+/// newest now is remembered: nothing older will do from here on.
+pub fn policies(store: &Store, now: Time) -> Result<(PolicyChain, Option<Floor>), Refusal> {
+    let trust = store.trust()?;
+    let pin = trust.pin.ok_or_else(|| {
+        Refusal::new(Code::PolicyUntrusted, "the store", "a pinned policy", "none: custody init pins one")
+    })?;
+    let floor = trust.floor.zip(trust.time).map(|(floor, time)| Floor { version: floor.version, policy: floor.policy, time });
+    let envelopes = store.list(Filter { kind: Some(Kind::Policy), ..Filter::default() })?;
+    let chain = PolicyChain::establish(pin, &envelopes, floor, now)?;
+    let (policy, newest) = chain.newest();
+    store.raise_floor(custody_store::Floor { version: newest.version, policy }, now)?;
+    Ok((chain, floor))
+}
+
+/// Everything in the store that a verdict on these statements can depend on: what they rest on, what
+/// people said about it, and what gates and decision steps vouch for.
+pub fn gather(store: &Store, roots: &[StatementId]) -> Result<Evidence, Refusal> {
+    let mut wanted: BTreeSet<StatementId> = roots.iter().copied().collect();
+    loop {
+        let roots: Vec<StatementId> = wanted.iter().copied().collect();
+        let envelopes = store.closure(&roots)?;
+        let before = wanted.len();
+        for envelope in &envelopes {
+            wanted.extend(vouching(store, envelope)?);
+        }
+        if wanted.len() == before {
+            return Ok(envelopes.into_iter().collect());
+        }
+    }
+}
+
+/// Statements that point at this one and may be needed to accept it: the decision step's manifest
+/// behind a task, the results of the tasks that a task takes inputs from, a gate's summary.
+fn vouching(store: &Store, envelope: &Envelope) -> Result<Vec<StatementId>, Refusal> {
+    match Kind::of(envelope) {
+        Kind::Task => store.manifests_of(&Sha256::of(envelope.unverified_payload())),
+        Kind::Manifest => {
+            let links = store.links_to(&envelope.id().0, Some(Relation::SummaryInput))?;
+            Ok(links.into_iter().map(|link| link.source).collect())
+        }
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// Asks whether the task may start now, in a fresh and complete view of the store.
+pub fn judge(store: &Store, task: StatementId, now: Time) -> Result<Report, Refusal> {
+    let (policies, floor) = policies(store, now)?;
+    let evidence = gather(store, &[task])?;
+    let question = Question { subject: Subject::Task(task), expect: Expectation::default(), floor };
+    Ok(verify(&question, &evidence, &policies, now))
+}

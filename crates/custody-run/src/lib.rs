@@ -1,0 +1,18 @@
+//! The worker: gate, stage, execute, measure, sign, store, publish.
+//!
+//! [`gate`] gathers a complete view and asks the judge; without the [`Accepted`](custody_verify::Accepted)
+//! that it gives out nothing in [`run`] goes on. [`stage`], [`source`], [`execute`] and [`collect`] each
+//! do one thing with plain files and know nothing of keys or verdicts. [`destination`] is where
+//! published files go. [`pipeline`] makes the tasks of a phase.
+
+pub mod collect;
+pub mod destination;
+pub mod execute;
+mod external;
+pub mod gate;
+pub mod measure;
+pub mod pipeline;
+pub mod repository;
+pub mod run;
+pub mod source;
+pub mod stage;

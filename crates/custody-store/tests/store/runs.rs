@@ -1,0 +1,72 @@
+use custody_core::Code;
+use custody_store::{Run, Store};
+
+use crate::world::{Release, manifest};
+
+#[test]
+fn one_task_runs_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, other) = (Store::create(dir.path()).unwrap(), Store::open(dir.path()).unwrap());
+    let release = Release::new("a");
+    let task = release.build.id();
+    let claim = store.begin_run(task, "worker 1").unwrap();
+    assert_eq!(claim.interrupted(), None);
+    for second in [&store, &other] {
+        let refusal = second.begin_run(task, "worker 2").unwrap_err();
+        assert_eq!((refusal.code, refusal.found.as_str()), (Code::StoreLocked, "worker 1"));
+    }
+    assert!(other.begin_run(release.sign.id(), "worker 2").is_ok());
+    assert_eq!(
+        store.finish_run(&claim, &release.signed).unwrap_err().code,
+        Code::ChainTaskMismatch
+    );
+    store.finish_run(&claim, &release.built).unwrap();
+    assert!(
+        store.contains(release.built.id()).unwrap()
+            && !store.contains(release.signed.id()).unwrap()
+    );
+    assert_eq!(
+        store.finish_run(&claim, &release.built_again).unwrap_err().code,
+        Code::GateAlreadyExecuted
+    );
+    for second in [&store, &other] {
+        assert_eq!(second.begin_run(task, "worker 2").unwrap_err().code, Code::GateAlreadyExecuted);
+    }
+    let done = Run { task, who: "worker 1".into(), manifest: Some(release.built.id()) };
+    assert_eq!(other.run(task).unwrap(), Some(done));
+    assert_eq!(other.runs().unwrap().len(), 2);
+}
+
+#[test]
+fn a_run_that_was_given_up_is_taken_over_knowingly() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::create(dir.path()).unwrap();
+    let release = Release::new("a");
+    drop(store.begin_run(release.build.id(), "worker 1").unwrap());
+    let claim = store.begin_run(release.build.id(), "worker 2").unwrap();
+    assert_eq!(claim.interrupted(), Some("worker 1"));
+    store.finish_run(&claim, &release.built).unwrap();
+}
+
+#[test]
+fn of_many_that_want_one_task_one_gets_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::create(dir.path()).unwrap();
+    for round in 0..20 {
+        let task = crate::world::foreign(&round.to_string()).id();
+        let finished = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4)
+                .map(|i| {
+                    let store = &store;
+                    scope.spawn(move || {
+                        let claim = store.begin_run(task, "thread").ok()?;
+                        store.finish_run(&claim, &manifest(task, "app", &[], &i.to_string())).ok()
+                    })
+                })
+                .collect();
+            threads.into_iter().filter_map(|thread| thread.join().unwrap()).count()
+        });
+        assert_eq!(finished, 1, "round {round}");
+        assert_eq!(store.links_to(&task.0, None).unwrap().len(), 1);
+    }
+}

@@ -1,0 +1,24 @@
+/* What hello can say: one row per language, sorted by code. */
+#ifndef GREETINGS_H
+#define GREETINGS_H
+
+struct greeting {
+    const char *code;   /* ISO 639-1 */
+    const char *name;   /* the language's own name */
+    const char *before; /* what stands before the person's name ... */
+    const char *after;  /* ... and after it */
+    const char *world;  /* whom to greet when nobody is named */
+};
+
+static const struct greeting greetings[] = {
+    {"de", "Deutsch", "Hallo, ", "!", "Welt"},
+    {"en", "English", "Hello, ", "!", "world"},
+    {"es", "español", "¡Hola, ", "!", "mundo"},
+    {"fi", "suomi", "Hei, ", "!", "maailma"},
+    {"fr", "français", "Bonjour, ", " !", "le monde"},
+    {"it", "italiano", "Ciao, ", "!", "mondo"},
+    {"nl", "Nederlands", "Hallo, ", "!", "wereld"},
+    {"pt", "português", "Olá, ", "!", "mundo"},
+};
+
+#endif
