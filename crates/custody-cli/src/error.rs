@@ -14,6 +14,9 @@ pub(crate) const USAGE: u8 = 2;
 /// Could not evaluate.
 pub(crate) const UNDECIDED: u8 = 3;
 
+/// Our bug.
+pub(crate) const BUG: u8 = 70;
+
 /// Why a command did not do what it was asked for.
 #[derive(Debug)]
 pub(crate) enum Error {

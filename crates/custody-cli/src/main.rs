@@ -23,8 +23,10 @@ fn main() -> ExitCode {
         Err(error) => return ui::usage(&error),
     };
     let ui = Ui::new(custody.json, custody.quiet);
-    match custody.run(&ui) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => ui.failed(&error),
+    // a panic has printed where it happened; whoever called learns that it is our bug
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| custody.run(&ui))) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => ui.failed(&error),
+        Err(_) => ExitCode::from(error::BUG),
     }
 }

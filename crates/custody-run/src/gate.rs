@@ -13,15 +13,30 @@ use custody_verify::{Evidence, Expectation, Floor, PolicyChain, Question, Report
 /// newest now is remembered: nothing older will do from here on.
 pub fn policies(store: &Store, now: Time) -> Result<(PolicyChain, Option<Floor>), Refusal> {
     let trust = store.trust()?;
-    let pin = trust.pin.ok_or_else(|| {
-        Refusal::new(Code::PolicyUntrusted, "the store", "a pinned policy", "none: custody init pins one")
-    })?;
-    let floor = trust.floor.zip(trust.time).map(|(floor, time)| Floor { version: floor.version, policy: floor.policy, time });
-    let envelopes = store.list(Filter { kind: Some(Kind::Policy), ..Filter::default() })?;
-    let chain = PolicyChain::establish(pin, &envelopes, floor, now)?;
+    let floor = trust.floor.zip(trust.time).map(|(floor, time)| Floor {
+        version: floor.version,
+        policy: floor.policy,
+        time,
+    });
+    let chain = chain(store, floor, now)?;
     let (policy, newest) = chain.newest();
     store.raise_floor(custody_store::Floor { version: newest.version, policy }, now)?;
     Ok((chain, floor))
+}
+
+/// The policies of the store as of some other time. That is looking back: nothing is remembered, and
+/// what was seen since does not stand in the way.
+pub fn policies_as_of(store: &Store, time: Time) -> Result<PolicyChain, Refusal> {
+    chain(store, None, time)
+}
+
+fn chain(store: &Store, floor: Option<Floor>, time: Time) -> Result<PolicyChain, Refusal> {
+    let pin = store.trust()?.pin.ok_or_else(|| {
+        let found = "none: custody init pins one";
+        Refusal::new(Code::PolicyUntrusted, "the store", "a pinned policy", found)
+    })?;
+    let envelopes = store.list(Filter { kind: Some(Kind::Policy), ..Filter::default() })?;
+    PolicyChain::establish(pin, &envelopes, floor, time)
 }
 
 /// Everything in the store that a verdict on these statements can depend on: what they rest on, what

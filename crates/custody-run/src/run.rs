@@ -90,7 +90,7 @@ impl Worker<'_> {
     /// Runs a task's command behind its gate and gives the id of its manifest. `live` is given what
     /// the command prints.
     pub fn run(&self, id: StatementId, live: &mut dyn FnMut(&[u8])) -> Result<StatementId, Stop> {
-        let claim = self.store.begin_run(id, self.name.as_str())?;
+        let view = self.view(id)?;
         let report = gate::judge(self.store, id, (self.clock)())?;
         let accepted = accepted(&report)?;
         let (_, task) = task_of(&accepted)?;
@@ -98,6 +98,7 @@ impl Worker<'_> {
             let found = format!("step {}, which publishes", task.step);
             return Err(Refusal::new(Code::GateStepMismatch, format!("task {}", id.short()), "a step with a command", found).into());
         }
+        let claim = self.claim(id, view)?;
         let private = self.private()?;
         let directory = RunDirectory::create(&self.work.join(format!("custody-{}-{}", id.short(), std::process::id())))?;
         let done = self.perform(&accepted, id, task, &directory, &private, live);
@@ -106,6 +107,22 @@ impl Worker<'_> {
         let manifest = done?;
         removed?;
         self.conclude(&claim, manifest)
+    }
+
+    /// How many statements speak of a task.
+    fn view(&self, id: StatementId) -> Result<usize, Refusal> {
+        Ok(self.store.links_to(&id.0, None)?.len())
+    }
+
+    /// Claims a task that the gate let through. What the gate saw must still be all there is: a task
+    /// that somebody began and left between is for the gate to judge again.
+    fn claim(&self, id: StatementId, seen: usize) -> Result<Claim, Refusal> {
+        let claim = self.store.begin_run(id, self.name.as_str())?;
+        if self.view(id)? == seen {
+            return Ok(claim);
+        }
+        let expected = "the evidence that the gate saw";
+        Err(Refusal::new(Code::GateCacheStale, format!("task {}", id.short()), expected, "more: another process worked on it"))
     }
 
     fn private(&self) -> Result<TempDir, Refusal> {
@@ -169,8 +186,13 @@ impl Worker<'_> {
     }
 
     fn failed(&self, task: &Task, outcome: &Outcome, log: &Path) -> Stop {
-        let kept = self.work.join(format!("custody-{}-{}.log", task.step, outcome.finished.unix()));
-        let copied = std::fs::copy(log, &kept).map(|_| kept);
+        // a new file of a name that nobody can have prepared, for anybody may write where runs are made
+        let prefix = format!("custody-{}-", task.step);
+        let kept = tempfile::Builder::new().prefix(&prefix).suffix(".log").tempfile_in(self.work);
+        let copied = kept.and_then(|mut to| {
+            std::io::copy(&mut File::open(log)?, &mut to)?;
+            Ok(to.keep()?.1)
+        });
         Stop::Failed { step: task.step.clone(), end: outcome.end, log: copied.unwrap_or_else(|_| log.into()) }
     }
 
@@ -263,7 +285,7 @@ impl Worker<'_> {
             self.beside(id, manifest)?;
             return Ok(manifest);
         }
-        let claim = self.store.begin_run(id, self.name.as_str())?;
+        let view = self.view(id)?;
         let report = gate::judge(self.store, id, (self.clock)())?;
         let accepted = accepted(&report)?;
         let (_, task) = task_of(&accepted)?;
@@ -274,6 +296,7 @@ impl Worker<'_> {
         let artifacts = published(&accepted)?;
         let place = open(destination)?;
         self.readable(&artifacts)?;
+        let claim = self.claim(id, view)?;
         let started = (self.clock)();
         let intent = |stage, created| Intent {
             task: id,

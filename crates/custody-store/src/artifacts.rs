@@ -14,9 +14,9 @@ use tempfile::{NamedTempFile, TempPath};
 use crate::fault::{corrupt, failed};
 use crate::store::Store;
 
-/// From so many files on, one `syncfs(2)` is cheaper than an `fsync(2)` for each: measured on ext4,
-/// 20,000 files take 0.15 s instead of 8 s. It also writes what other programs left unwritten, so it
-/// is not for a few.
+/// From so many files on, one `syncfs(2)` is cheaper than an `fsync(2)` for each: on ext4, 0.15 s for
+/// 20,000 files of 8 KiB where 1,000 single ones took 0.42 s. It also writes what other programs left
+/// unwritten, so it is not for a few.
 const MANY: usize = 64;
 
 const BUFFER: usize = 128 << 10;

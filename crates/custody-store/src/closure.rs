@@ -101,7 +101,7 @@ impl Walk {
         for (target, seq) in
             self.places.iter().filter_map(|(target, place)| Some((target, (*place)?)))
         {
-            if !self.found.get(&seq).is_some_and(|(row, _)| row.id.0 == *target) {
+            if self.found.get(&seq).is_none_or(|(row, _)| row.id.0 != *target) {
                 let expected = format!("statement number {seq}");
                 return Err(corrupt(format_args!("statement {target}"), expected, "another"));
             }

@@ -1,15 +1,19 @@
 //! `custody plan`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use custody_core::digest::Sha256;
-use custody_core::envelope::StatementId;
+use custody_core::envelope::{Envelope, Payload as _, StatementId};
 use custody_core::json::Value;
-use custody_core::statement::{Request, Statement};
+use custody_core::statement::{Label, Request, Statement};
+use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 use custody_run::pipeline::Pipeline;
 use custody_run::repository::read_file;
+use custody_sign::Signer;
+use custody_store::Store;
+use custody_verify::PolicyChain;
 
 use super::release::owned_by;
 use crate::context::{KeyArgs, StoreArgs, nonce, now, statement, trusted};
@@ -21,13 +25,17 @@ pub(crate) struct PlanArgs {
     #[command(flatten)]
     store: StoreArgs,
     /// The authorization's statement id
-    authorization: StatementId,
+    #[arg(required_unless_present = "decided")]
+    authorization: Option<StatementId>,
     /// A local clone of the product's repository
-    #[arg(long, value_name = "DIR")]
-    repository: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "decided")]
+    repository: Option<PathBuf>,
     /// The client id that goes into the tasks as their creator
-    #[arg(long, value_name = "CLIENT")]
-    creator: String,
+    #[arg(long, value_name = "CLIENT", required_unless_present = "decided")]
+    creator: Option<String>,
+    /// Take the tasks that a decision step made, from its manifest, instead of planning any
+    #[arg(long, value_name = "MANIFEST", conflicts_with_all = ["authorization", "repository", "creator"])]
+    decided: Option<StatementId>,
     #[command(flatten)]
     key: KeyArgs,
 }
@@ -36,33 +44,75 @@ pub(crate) fn run(args: &PlanArgs, ui: &Ui) -> Result<(), Error> {
     let store = args.store.open()?;
     let now = now()?;
     let (policies, _) = trusted(&store, now)?;
-    let keyring = policies.keyring();
-    let authorization = statement(&store, keyring, args.authorization, "authorization", Statement::as_authorization)?;
-    let request = statement(&store, keyring, authorization.request, "request", Statement::as_request)?;
-    let pipeline = pipeline(args, &request)?;
-    let mut nonces = Nonces { fault: None };
-    // no task may outlive its authorization
-    let limited = Request { expires: request.expires.min(authorization.expires), ..request.clone() };
-    let tasks = pipeline.plan(&limited, args.authorization, &args.creator, now, || nonces.next())?;
-    nonces.fault.map_or(Ok(()), Err)?;
     let signer = args.key.open()?;
-    let (_, policy) = policies.newest();
-    let product = policy.product(&request.release.product)?;
+    let tasks = match (args.decided, args.authorization, &args.repository, &args.creator) {
+        (Some(manifest), ..) => decided(&store, &policies, manifest)?,
+        (None, Some(authorization), Some(repository), Some(creator)) => {
+            let plan = Plan { authorization, repository, creator };
+            plan.tasks(&store, &policies, &*signer, now)?
+        }
+        _ => return Err(Error::Usage("give an authorization, --repository and --creator, or --decided".into())),
+    };
     let mut envelopes = Vec::new();
-    for task in &tasks {
-        let step = product.step(&task.step)?;
-        owned_by(policy.owner(&signer.public_key().id()), &step.schedule, &format!("schedule step {}", task.step))?;
-        let mut envelope = Statement::from(task.clone()).to_envelope();
+    for (_, mut envelope) in tasks.iter().cloned() {
         custody_sign::sign_envelope_as_machine(&mut envelope, &*signer)?;
         envelopes.push(envelope);
     }
     store.add(&envelopes)?;
-    let rows = || tasks.iter().zip(&envelopes);
-    let text: String = rows().map(|(task, envelope)| format!("{}  {}\n", envelope.id(), task.step)).collect();
+    let text: String = tasks.iter().map(|(step, envelope)| format!("{}  {step}\n", envelope.id())).collect();
     ui.result(&text, || {
-        Value::list(rows().map(|(task, envelope)| Value::object([("id", Value::text(envelope.id())), ("step", Value::text(&task.step))])))
+        Value::list(tasks.iter().map(|(step, envelope)| {
+            Value::object([("id", Value::text(envelope.id())), ("step", Value::text(step))])
+        }))
     });
     Ok(())
+}
+
+struct Plan<'a> {
+    authorization: StatementId,
+    repository: &'a Path,
+    creator: &'a str,
+}
+
+impl Plan<'_> {
+    /// The tasks of the phase, unsigned, if the signer may schedule all of them.
+    fn tasks(&self, store: &Store, policies: &PolicyChain, signer: &dyn Signer, now: Time) -> Result<Vec<(Label, Envelope)>, Error> {
+        let keyring = policies.keyring();
+        let authorization = statement(store, keyring, self.authorization, "authorization", Statement::as_authorization)?;
+        let request = statement(store, keyring, authorization.request, "request", Statement::as_request)?;
+        let pipeline = pipeline(self.repository, &request)?;
+        let mut nonces = Nonces { fault: None };
+        // no task may outlive its authorization
+        let limited = Request { expires: request.expires.min(authorization.expires), ..request.clone() };
+        let tasks = pipeline.plan(&limited, self.authorization, self.creator, now, || nonces.next())?;
+        nonces.fault.map_or(Ok(()), Err)?;
+        let (_, policy) = policies.newest();
+        let product = policy.product(&request.release.product)?;
+        for task in &tasks {
+            let step = product.step(&task.step)?;
+            owned_by(policy.owner(&signer.public_key().id()), &step.schedule, &format!("schedule step {}", task.step))?;
+        }
+        Ok(tasks.into_iter().map(|task| (task.step.clone(), Statement::from(task).to_envelope())).collect())
+    }
+}
+
+/// The tasks among the products of a decision step: artifacts whose bytes are task statements. The
+/// signature that they get here only says who handed them in; what lets them run is that manifest.
+fn decided(store: &Store, policies: &PolicyChain, id: StatementId) -> Result<Vec<(Label, Envelope)>, Error> {
+    let manifest = statement(store, policies.keyring(), id, "manifest", Statement::as_manifest)?;
+    let mut tasks = Vec::new();
+    for artifact in &manifest.artifacts {
+        let mut bytes = Vec::new();
+        store.copy_artifact(&artifact.digests.sha256, &mut bytes)?;
+        if let Ok(Statement::Task(task)) = Statement::parse(&bytes) {
+            tasks.push((task.step, Envelope::unsigned::<Statement>(bytes)));
+        }
+    }
+    if tasks.is_empty() {
+        let at = format!("manifest of step {} ({})", manifest.step, id.short());
+        return Err(Refusal::new(Code::ChainTaskMissing, at, "task statements among its artifacts", "none").into());
+    }
+    Ok(tasks)
 }
 
 /// Numbers used once. The planner cannot fail on them, so a fault is kept until it is done.
@@ -80,8 +130,8 @@ impl Nonces {
 }
 
 /// The pipeline that people signed off, and no other.
-fn pipeline(args: &PlanArgs, request: &Request) -> Result<Pipeline, Error> {
-    let bytes = read_file(&args.repository, &request.source.revision, &request.pipeline.path)?;
+fn pipeline(repository: &Path, request: &Request) -> Result<Pipeline, Error> {
+    let bytes = read_file(repository, &request.source.revision, &request.pipeline.path)?;
     let found = Sha256::of(&bytes);
     if found != request.pipeline.sha256 {
         let at = format!("{} at {}", request.pipeline.path, request.source);

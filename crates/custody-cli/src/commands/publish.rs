@@ -7,7 +7,7 @@ use custody_core::statement::Statement;
 use custody_core::time::Time;
 use custody_run::run::Worker;
 
-use super::run::{CANCELLED, MachineArgs, Machines, clock, product_of};
+use super::run::{MachineArgs, Machines, cancelled, clock, product_of};
 use crate::context::{StoreArgs, now, statement, trusted};
 use crate::error::Error;
 use crate::ui::{GOOD, Ui};
@@ -36,6 +36,7 @@ pub(crate) fn run(args: &PublishArgs, ui: &Ui) -> Result<(), Error> {
     let product = product_of(&store, &policies, &task)?;
     let (_, policy) = policies.newest();
     let (name, signer) = machines.for_step(policy, product, &task.step)?;
+    let cancelled = cancelled()?;
     let worker = Worker {
         store: &store,
         signer,
@@ -44,7 +45,7 @@ pub(crate) fn run(args: &PublishArgs, ui: &Ui) -> Result<(), Error> {
         repository: None,
         confinement: &machines.confinement,
         clock,
-        cancelled: &CANCELLED,
+        cancelled: &cancelled,
     };
     let bar = ui.bar(0, "publishing");
     let manifest = worker.publish(args.task, &|name| {

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 
 use clap::Args;
 use custody_core::envelope::StatementId;
@@ -105,7 +105,18 @@ pub(super) fn clock() -> Time {
     now().unwrap_or_else(|_| Time::from_unix(0).unwrap_or_else(|| unreachable!("1970 is a moment")))
 }
 
-pub(super) static CANCELLED: AtomicBool = AtomicBool::new(false);
+/// Ends runs early at the first interrupt, so that working directories and claims are cleared away;
+/// a second one ends the program at once.
+pub(super) fn cancelled() -> Result<Arc<AtomicBool>, Error> {
+    let flag = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        let status = 128 + signal;
+        let twice = signal_hook::flag::register_conditional_shutdown(signal, status, Arc::clone(&flag));
+        let registered = twice.and_then(|_| signal_hook::flag::register(signal, Arc::clone(&flag)));
+        registered.map_err(Error::io("signals".as_ref()))?;
+    }
+    Ok(flag)
+}
 
 pub(crate) fn run(args: &RunArgs, ui: &Ui) -> Result<(), Error> {
     if args.at.is_some() {
@@ -114,7 +125,8 @@ pub(crate) fn run(args: &RunArgs, ui: &Ui) -> Result<(), Error> {
     let store = args.store.open()?;
     let (policies, _) = trusted(&store, now()?)?;
     let machines = Machines::open(&args.machine, &policies)?;
-    let performance = Performance { args: &args.machine, store: &store, policies: &policies, machines: &machines, ui };
+    let performance =
+        Performance { args: &args.machine, store: &store, policies: &policies, machines: &machines, cancelled: cancelled()?, ui };
     match (args.task, args.all) {
         (Some(task), _) => {
             let manifest = performance.one(task, true)?;
@@ -131,6 +143,7 @@ struct Performance<'p> {
     store: &'p Store,
     policies: &'p PolicyChain,
     machines: &'p Machines,
+    cancelled: Arc<AtomicBool>,
     ui: &'p Ui,
 }
 
@@ -154,7 +167,7 @@ impl Performance<'_> {
             repository: repository.as_deref(),
             confinement: &self.machines.confinement,
             clock,
-            cancelled: &CANCELLED,
+            cancelled: &self.cancelled,
         };
         let mut show = |bytes: &[u8]| {
             if live {
@@ -186,62 +199,109 @@ impl Performance<'_> {
                 done.insert(*id, manifest);
             }
         }
-        let finished = done.len();
+        let before = done.len();
         waiting.retain(|id, _| !done.contains_key(id));
-        bar.inc(u64::try_from(finished).unwrap_or_default());
-        let fault = self.drive(&mut waiting, &mut done, jobs, &bar);
+        bar.inc(u64::try_from(before).unwrap_or_default());
+        let board = Board::new(waiting, done);
+        std::thread::scope(|scope| {
+            for _ in 0..jobs {
+                scope.spawn(|| self.work_off(&board, &bar));
+            }
+        });
         bar.finish_and_clear();
-        if let Some(error) = fault {
-            return Err(error);
-        }
-        let text = format!("{GOOD}✓{GOOD:#} {} tasks done, {finished} of them before", done.len());
+        let done = board.result()?;
+        let text = format!("{GOOD}✓{GOOD:#} {} tasks done, {before} of them before", done.len());
         self.ui.result(&text, || {
-            Value::list(done.iter().map(|(task, manifest)| Value::object([("task", Value::text(task)), ("manifest", Value::text(manifest))])))
+            Value::list(done.iter().map(|(task, manifest)| {
+                Value::object([("task", Value::text(task)), ("manifest", Value::text(manifest))])
+            }))
         });
         Ok(())
     }
 
-    /// Waves of ready tasks; within a wave `jobs` threads take the next one until none is left.
-    fn drive(
-        &self,
-        waiting: &mut BTreeMap<StatementId, Task>,
-        done: &mut BTreeMap<StatementId, StatementId>,
-        jobs: usize,
-        bar: &indicatif::ProgressBar,
-    ) -> Option<Error> {
-        while !waiting.is_empty() {
-            let names: BTreeSet<StatementId> = waiting.keys().copied().collect();
-            let blocked = |task: &Task| task.inputs.iter().any(|input| matches!(input.origin, Origin::Task(id) if names.contains(&id)));
-            let ready: Vec<(StatementId, Label)> =
-                waiting.iter().filter(|(_, task)| !blocked(task)).map(|(id, task)| (*id, task.step.clone())).collect();
-            let next = Mutex::new(ready.iter());
-            let results: Mutex<Vec<(StatementId, Result<StatementId, Error>)>> = Mutex::new(Vec::new());
-            std::thread::scope(|scope| {
-                for _ in 0..jobs.min(ready.len()) {
-                    scope.spawn(|| loop {
-                        let failed = lock(&results).iter().any(|(_, result)| result.is_err());
-                        let Some((id, step)) = lock(&next).next().filter(|_| !failed) else { return };
-                        self.ui.note(&format!("step {step} …"));
-                        let result = self.one(*id, false);
-                        bar.inc(1);
-                        lock(&results).push((*id, result));
-                    });
-                }
-            });
-            for (id, result) in results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
-                match result {
-                    Ok(manifest) => {
-                        waiting.remove(&id);
-                        done.insert(id, manifest);
-                    }
-                    Err(error) => return Some(error),
-                }
+    fn work_off(&self, board: &Board, bar: &indicatif::ProgressBar) {
+        while let Some((id, step)) = board.next(&self.cancelled) {
+            self.ui.note(&format!("step {step} …"));
+            let result = self.one(id, false);
+            bar.inc(1);
+            board.end(id, result);
+        }
+    }
+}
+
+/// What is left to do, shared by the threads that do it.
+struct Board {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    waiting: BTreeMap<StatementId, Task>,
+    running: BTreeSet<StatementId>,
+    done: BTreeMap<StatementId, StatementId>,
+    fault: Option<Error>,
+}
+
+impl Board {
+    const fn new(waiting: BTreeMap<StatementId, Task>, done: BTreeMap<StatementId, StatementId>) -> Self {
+        let state = State { waiting, running: BTreeSet::new(), done, fault: None };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    /// A task whose inputs are there; waits for one if there will be one. None when there is nothing
+    /// more to begin.
+    fn next(&self, cancelled: &AtomicBool) -> Option<(StatementId, Label)> {
+        let mut state = lock(&self.state);
+        loop {
+            if state.fault.is_some() || cancelled.load(Ordering::Relaxed) || state.waiting.is_empty() {
+                return None;
             }
-            if ready.is_empty() {
-                return Some(Refusal::new(Code::ChainCycle, "the tasks", "one that can start", "none").into());
+            if let Some(id) = state.ready() {
+                state.running.insert(id);
+                return state.waiting.remove(&id).map(|task| (id, task.step));
+            }
+            if state.running.is_empty() {
+                state.fault = Some(Refusal::new(Code::ChainCycle, "the tasks", "one that can start", "none").into());
+                return None;
+            }
+            state = self.changed.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
+        }
+    }
+
+    fn end(&self, id: StatementId, result: Result<StatementId, Error>) {
+        let mut state = lock(&self.state);
+        state.running.remove(&id);
+        match result {
+            Ok(manifest) => {
+                state.done.insert(id, manifest);
+            }
+            Err(error) => {
+                state.fault.get_or_insert(error);
             }
         }
-        None
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    fn result(self) -> Result<BTreeMap<StatementId, StatementId>, Error> {
+        let state = self.state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match state.fault {
+            Some(error) => Err(error),
+            None if state.waiting.is_empty() => Ok(state.done),
+            // only an interrupt leaves tasks behind
+            None => {
+                let found = format!("interrupted with {} tasks to go; the same command goes on from here", state.waiting.len());
+                Err(Refusal::new(Code::GateUnavailable, "run --all", "all tasks done", found).into())
+            }
+        }
+    }
+}
+
+impl State {
+    fn ready(&self) -> Option<StatementId> {
+        let open = |id: &StatementId| self.waiting.contains_key(id) || self.running.contains(id);
+        let blocked = |task: &Task| task.inputs.iter().any(|input| matches!(&input.origin, Origin::Task(id) if open(id)));
+        self.waiting.iter().find(|(_, task)| !blocked(task)).map(|(id, _)| *id)
     }
 }
 

@@ -136,10 +136,15 @@ impl Basis {
     }
 
     fn from_store(args: &EvidenceArgs, dir: &Path, digests: &Digests) -> Result<Self, Error> {
-        let now = args.at.map_or_else(now, Ok)?;
         let store = Store::open(dir)?;
-        let (policies, floor) = trusted(&store, now)?;
-        let floor = floor.filter(|_| args.at.is_none());
+        let (now, policies, floor) = match args.at {
+            Some(time) => (time, gate::policies_as_of(&store, time)?, None),
+            None => {
+                let now = now()?;
+                let (policies, floor) = trusted(&store, now)?;
+                (now, policies, floor)
+            }
+        };
         let roots = store.manifests_of(&digests.sha256)?;
         let evidence = if roots.is_empty() { everything(&store)? } else { gate::gather(&store, &roots)? };
         Ok(Self { evidence, policies, floor, now, seen: None })

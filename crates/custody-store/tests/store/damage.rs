@@ -11,7 +11,7 @@ use custody_store::{Filter, Floor, Link, Relation, Run, Store, Trust};
 
 use crate::world::{Release, ids, policy};
 
-const ROUNDS: u32 = 30000;
+const ROUNDS: u32 = 250;
 
 /// What may speak against a statement must not be missing from what names it. Other links only help
 /// to find, and what they hide is a refusal later.
