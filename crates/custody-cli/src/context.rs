@@ -19,16 +19,21 @@ use crate::error::Error;
 
 /// This machine's clock.
 pub(crate) fn now() -> Result<Time, Error> {
-    let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map(|since| since.as_secs());
+    let seconds =
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map(|since| since.as_secs());
     let time = seconds.ok().and_then(Time::from_unix);
-    time.ok_or_else(|| Refusal::new(Code::TimeUntrusted, "the clock", "a time from 1970 to 9999", "another").into())
+    time.ok_or_else(|| {
+        Refusal::new(Code::TimeUntrusted, "the clock", "a time from 1970 to 9999", "another").into()
+    })
 }
 
 /// 32 hexadecimal digits of the system's randomness.
 pub(crate) fn nonce() -> Result<String, Error> {
     let mut bytes = [0; 16];
     let path = Path::new("/dev/urandom");
-    fs::File::open(path).and_then(|mut file| file.read_exact(&mut bytes)).map_err(Error::io(path))?;
+    fs::File::open(path)
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .map_err(Error::io(path))?;
     Ok(custody_core::encoding::hex(&bytes))
 }
 
@@ -86,23 +91,38 @@ impl KeyArgs {
 
 /// Opens a private key. The agent and the provider of security keys are the user's own choice, as
 /// they are for `ssh-keygen`; neither can change what a signature means.
-pub(crate) fn open_key(source: &str, passphrase: &PassphraseArgs) -> Result<Box<dyn Signer>, Error> {
+pub(crate) fn open_key(
+    source: &str,
+    passphrase: &PassphraseArgs,
+) -> Result<Box<dyn Signer>, Error> {
     let variable = |name| std::env::var_os(name).map(PathBuf::from);
     let (agent, provider) = (variable("SSH_AUTH_SOCK"), variable("SSH_SK_PROVIDER"));
     let mut ask = |path: &Path| ask_passphrase(path, passphrase.passphrase_file.as_deref());
-    let mut access =
-        Access { agent: agent.as_deref(), security_key_provider: provider.as_deref(), passphrase: &mut ask };
+    let mut access = Access {
+        agent: agent.as_deref(),
+        security_key_provider: provider.as_deref(),
+        passphrase: &mut ask,
+    };
     Ok(KeySource::parse(source)?.open(&mut access)?)
 }
 
 fn ask_passphrase(key: &Path, file: Option<&Path>) -> Result<zeroize::Zeroizing<String>, Refusal> {
-    let fault = |error: std::io::Error| Refusal::new(Code::KeyUnavailable, key.display().to_string(), "its passphrase", error.to_string());
+    let fault = |error: std::io::Error| {
+        Refusal::new(
+            Code::KeyUnavailable,
+            key.display().to_string(),
+            "its passphrase",
+            error.to_string(),
+        )
+    };
     match file {
         Some(file) => {
             let text = zeroize::Zeroizing::new(fs::read_to_string(file).map_err(fault)?);
             Ok(zeroize::Zeroizing::new(text.lines().next().unwrap_or_default().to_owned()))
         }
-        None => rpassword::prompt_password(format!("passphrase of {}: ", key.display())).map(zeroize::Zeroizing::new).map_err(fault),
+        None => rpassword::prompt_password(format!("passphrase of {}: ", key.display()))
+            .map(zeroize::Zeroizing::new)
+            .map_err(fault),
     }
 }
 
@@ -139,7 +159,10 @@ impl ExpectArgs {
 
     /// Whether nothing is said of the release; the step is another matter.
     pub(crate) const fn names_no_release(&self) -> bool {
-        self.product.is_none() && self.version.is_none() && self.channel.is_none() && self.instance.is_none()
+        self.product.is_none()
+            && self.version.is_none()
+            && self.channel.is_none()
+            && self.instance.is_none()
     }
 }
 
@@ -157,10 +180,14 @@ pub(crate) fn statement<T: Clone>(
     part: impl FnOnce(&Statement) -> Option<&T>,
 ) -> Result<T, Error> {
     let at = format!("{kind} {id}");
-    let envelope = store.get(id)?.ok_or_else(|| Refusal::new(Code::ChainLinkMissing, at.clone(), "it in the store", "nothing"))?;
+    let envelope = store.get(id)?.ok_or_else(|| {
+        Refusal::new(Code::ChainLinkMissing, at.clone(), "it in the store", "nothing")
+    })?;
     let signed = envelope.open::<Statement>(keyring).map_err(|refusal| refusal.within(&at))?;
     let found = signed.unverified().kind();
     let narrowed = signed.narrow(part);
-    let narrowed = narrowed.ok_or_else(|| Refusal::new(Code::StmtPredicateType, at, format!("a {kind}"), format!("a {found}")))?;
+    let narrowed = narrowed.ok_or_else(|| {
+        Refusal::new(Code::StmtPredicateType, at, format!("a {kind}"), format!("a {found}"))
+    })?;
     Ok((*narrowed.unverified()).clone())
 }

@@ -45,7 +45,10 @@ impl Error {
         match self {
             Self::Usage(_) => USAGE,
             Self::Refused(refusal) if refusal.code.undecided() => UNDECIDED,
-            Self::Refused(_) | Self::Rejected(_) | Self::Policy { .. } | Self::CommandFailed { .. } => REJECTED,
+            Self::Refused(_)
+            | Self::Rejected(_)
+            | Self::Policy { .. }
+            | Self::CommandFailed { .. } => REJECTED,
             Self::Io { .. } => UNDECIDED,
             Self::Several(exit) => *exit,
         }
@@ -63,7 +66,9 @@ impl From<Stop> for Error {
         match stop {
             Stop::Rejected(report) => Self::Rejected(report),
             Stop::Refused(refusal) => Self::Refused(refusal),
-            Stop::Failed { step, end, log } => Self::CommandFailed { step: step.to_string(), end: end.to_string(), log },
+            Stop::Failed { step, end, log } => {
+                Self::CommandFailed { step: step.to_string(), end: end.to_string(), log }
+            }
         }
     }
 }

@@ -19,9 +19,12 @@ pub(crate) struct Seen {
 
 impl Seen {
     pub(crate) fn of(pin: StatementId) -> Result<Self, Error> {
-        let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+        let state =
+            std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
         let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
-        let state = state.or_else(home).ok_or_else(|| Error::Usage("HOME is not set: nowhere to remember what was seen".into()))?;
+        let state = state.or_else(home).ok_or_else(|| {
+            Error::Usage("HOME is not set: nowhere to remember what was seen".into())
+        })?;
         Ok(Self { path: state.join("custody").join(format!("{pin}.json")) })
     }
 
@@ -34,11 +37,17 @@ impl Seen {
         let at = self.path.display().to_string();
         let read = || {
             let mut object = json::parse(&bytes, 4096, 256)?.into_object("")?;
-            let floor = Floor { version: object.integer("version")?, policy: object.parsed("policy")?, time: object.parsed("time")? };
+            let floor = Floor {
+                version: object.integer("version")?,
+                policy: object.parsed("policy")?,
+                time: object.parsed("time")?,
+            };
             object.finish()?;
             Ok(floor)
         };
-        read().map(Some).map_err(|refusal: Refusal| Refusal { code: Code::StoreCorrupt, ..refusal }.within(&at).into())
+        read().map(Some).map_err(|refusal: Refusal| {
+            Refusal { code: Code::StoreCorrupt, ..refusal }.within(&at).into()
+        })
     }
 
     pub(crate) fn raise(&self, floor: Floor) -> Result<(), Error> {
@@ -53,6 +62,7 @@ impl Seen {
         if let Some(parent) = self.path.parent() {
             fs::create_dir_all(parent).map_err(Error::io(parent))?;
         }
-        replace_file(&self.path, (object.to_pretty() + "\n").as_bytes(), 0o600).map_err(Error::io(&self.path))
+        replace_file(&self.path, (object.to_pretty() + "\n").as_bytes(), 0o600)
+            .map_err(Error::io(&self.path))
     }
 }

@@ -38,10 +38,17 @@ struct Drawing<'r> {
 pub(crate) fn accepted(report: &Report) -> String {
     let nodes = report.nodes.iter().filter_map(|node| Some((node.id?, node))).collect();
     let mut drawing = Drawing { nodes, drawn: BTreeSet::new(), text: String::new() };
-    let release = report.accepted().map(|accepted| accepted.release().to_string()).unwrap_or_default();
-    let _infallible = writeln!(drawing.text, "{GOOD}✓ {}{GOOD:#} is of {BOLD}{}{BOLD:#}\n", shown(&report.question), shown(&release));
+    let release =
+        report.accepted().map(|accepted| accepted.release().to_string()).unwrap_or_default();
+    let _infallible = writeln!(
+        drawing.text,
+        "{GOOD}✓ {}{GOOD:#} is of {BOLD}{}{BOLD:#}\n",
+        shown(&report.question),
+        shown(&release)
+    );
     if let Some(subject) = report.nodes.first() {
-        let digest = fact(subject, "sha256").map(|digest| format!("  sha256 {digest}")).unwrap_or_default();
+        let digest =
+            fact(subject, "sha256").map(|digest| format!("  sha256 {digest}")).unwrap_or_default();
         let _infallible = writeln!(drawing.text, "{}{DIM}{digest}{DIM:#}", shown(&report.question));
         drawing.children(subject, "");
     }
@@ -94,7 +101,8 @@ impl Drawing<'_> {
         }
         let last = lines.len().saturating_sub(1);
         for (i, (line, id)) in lines.into_iter().enumerate() {
-            let (branch, deeper) = if i == last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
+            let (branch, deeper) =
+                if i == last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
             let again = id.is_some_and(|id| !self.drawn.insert(id));
             let mark = if again { format!(" {DIM}(see above){DIM:#}") } else { String::new() };
             let _infallible = writeln!(self.text, "{indent}{branch}{line}{mark}");
@@ -112,13 +120,27 @@ fn headline(node: &Node) -> String {
     let text = match node.kind {
         NodeKind::Manifest => {
             let step = node.title.strip_prefix("manifest of step ").unwrap_or(&node.title);
-            let place = fact(node, "published to").map(|place| format!(" → {}", shown(place))).unwrap_or_default();
-            format!("step {BOLD}{step}{BOLD:#} by machine {BOLD}{}{BOLD:#}{place}, {}; made {}", said("performed by"), said("ran"), said("made"))
+            let place = fact(node, "published to")
+                .map(|place| format!(" → {}", shown(place)))
+                .unwrap_or_default();
+            format!(
+                "step {BOLD}{step}{BOLD:#} by machine {BOLD}{}{BOLD:#}{place}, {}; made {}",
+                said("performed by"),
+                said("ran"),
+                said("made")
+            )
         }
-        NodeKind::Task => format!("task created by {}, signed by {}", said("created by"), said("scheduled by")),
+        NodeKind::Task => {
+            format!("task created by {}, signed by {}", said("created by"), said("scheduled by"))
+        }
         NodeKind::Authorization => {
             let phase = node.title.strip_prefix("authorization of ").unwrap_or(&node.title);
-            format!("{phase} approved by {BOLD}{}{BOLD:#}; proposed by {}; {}", said("approved by"), said("proposed by"), said("release"))
+            format!(
+                "{phase} approved by {BOLD}{}{BOLD:#}; proposed by {}; {}",
+                said("approved by"),
+                said("proposed by"),
+                said("release")
+            )
         }
         NodeKind::Subject => node.title.clone(),
     };
@@ -130,7 +152,8 @@ pub(crate) fn rejected(report: &Report) -> String {
     let count = report.findings().count();
     let codes = report.codes();
     let primary = codes.first().map(ToString::to_string).unwrap_or_default();
-    let mut text = format!("{BAD}✗ refused: {}{BAD:#} {BOLD}{primary}{BOLD:#}\n", shown(&report.question));
+    let mut text =
+        format!("{BAD}✗ refused: {}{BAD:#} {BOLD}{primary}{BOLD:#}\n", shown(&report.question));
     let mut findings: Vec<_> = report.findings().collect();
     findings.sort_by_key(|(_, _, refusal)| refusal.code);
     for (node, rule, refusal) in findings.into_iter().take(FINDINGS) {
@@ -150,12 +173,19 @@ pub(crate) fn rejected(report: &Report) -> String {
         );
     }
     if count > FINDINGS {
-        let _infallible = writeln!(text, "\n  … and {} more findings (--json has them all)", count - FINDINGS);
+        let _infallible =
+            writeln!(text, "\n  … and {} more findings (--json has them all)", count - FINDINGS);
     }
     if count == 0 {
         text.push_str("\n  nothing was verified, and nothing verified is not success\n");
     }
-    let _infallible = writeln!(text, "\n{DIM}judged at {} under policy {} ({}){DIM:#}", report.time, report.policy.0, report.policy.1.short());
+    let _infallible = writeln!(
+        text,
+        "\n{DIM}judged at {} under policy {} ({}){DIM:#}",
+        report.time,
+        report.policy.0,
+        report.policy.1.short()
+    );
     text
 }
 

@@ -1,5 +1,4 @@
 //! The only place that prints. Results go to standard output, everything else to standard error.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is where printing lives")]
 
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
@@ -50,6 +49,7 @@ impl Ui {
     }
 
     /// Bytes as they are: a statement, a bundle, completions.
+    #[expect(clippy::unused_self, reason = "printing is the user interface's")]
     pub(crate) fn raw(&self, bytes: &[u8]) -> Result<(), Error> {
         std::io::stdout().write_all(bytes).map_err(Error::io("standard output".as_ref()))
     }
@@ -139,7 +139,11 @@ pub(crate) fn refusal_text(refusal: &Refusal) -> String {
 
 fn error_json(error: &Error) -> Value<'static> {
     let simple = |kind: &str, message: String| {
-        Value::object([("ok", Value::Bool(false)), ("error", Value::text(kind)), ("message", Value::text(message))])
+        Value::object([
+            ("ok", Value::Bool(false)),
+            ("error", Value::text(kind)),
+            ("message", Value::text(message)),
+        ])
     };
     let coded = |code: Code| {
         Value::object([
@@ -162,8 +166,10 @@ fn error_json(error: &Error) -> Value<'static> {
             .with("message", Some(Value::text(&fault.message)))
             .with("remedy", Some(Value::text(&fault.remedy))),
         Error::Usage(text) => simple("usage", text.clone()),
-        Error::CommandFailed { step, end, log } => simple("command", format!("step {step} failed: {end}"))
-            .with("log", Some(Value::text(log.display()))),
+        Error::CommandFailed { step, end, log } => {
+            simple("command", format!("step {step} failed: {end}"))
+                .with("log", Some(Value::text(log.display())))
+        }
         Error::Io { path, source } => simple("io", format!("{}: {source}", path.display())),
         Error::Rejected(report) => report.to_json(),
         Error::Several(_) => simple("several", "see the messages before".into()),

@@ -18,12 +18,14 @@ pub(crate) fn fetch(store: &Store, pinned: &External) -> Result<(), Refusal> {
         return Ok(());
     }
     let at = format!("external {} from {}", artifact.name, pinned.uri);
-    let unavailable = |found: String| Refusal::new(Code::GateUnavailable, at.clone(), "the file", found);
+    let unavailable =
+        |found: String| Refusal::new(Code::GateUnavailable, at.clone(), "the file", found);
     let reader: Box<dyn Read> = if let Some(path) = pinned.uri.strip_prefix("file://") {
         Box::new(File::open(path).map_err(|error| unavailable(error.to_string()))?)
     } else if pinned.uri.starts_with("https://") {
         let url = Url::parse(&pinned.uri).map_err(|error| unavailable(error.to_string()))?;
-        let response = agent(&url).get(&pinned.uri).call().map_err(|error| unavailable(error.to_string()))?;
+        let response =
+            agent(&url).get(&pinned.uri).call().map_err(|error| unavailable(error.to_string()))?;
         if response.status() != 200 {
             return Err(unavailable(response.status().to_string()));
         }
@@ -33,5 +35,8 @@ pub(crate) fn fetch(store: &Store, pinned: &External) -> Result<(), Refusal> {
     };
     // one byte more than pinned is enough to see that it is another file
     let limited = reader.take(artifact.size.saturating_add(1));
-    store.put_artifact(limited, false, Some(&artifact.digests)).map(|_| ()).map_err(|refusal| refusal.within(&at))
+    store
+        .put_artifact(limited, false, Some(&artifact.digests))
+        .map(|_| ())
+        .map_err(|refusal| refusal.within(&at))
 }

@@ -7,7 +7,9 @@ use custody_core::envelope::{Envelope, StatementId};
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 use custody_store::{Filter, Kind, Relation, Store};
-use custody_verify::{Evidence, Expectation, Floor, PolicyChain, Question, Report, Subject, verify};
+use custody_verify::{
+    Evidence, Expectation, Floor, PolicyChain, Question, Report, Subject, verify,
+};
 
 /// The policies of the store, from its pin to the newest, and what the store has seen. What is
 /// newest now is remembered: nothing older will do from here on.
@@ -54,6 +56,13 @@ pub fn gather(store: &Store, roots: &[StatementId]) -> Result<Evidence, Refusal>
             return Ok(envelopes.into_iter().collect());
         }
     }
+}
+
+/// The same for whoever verifies elsewhere: without intents, which tell a gate what was begun and
+/// nobody what a file is.
+pub fn portable(store: &Store, roots: &[StatementId]) -> Result<Vec<Envelope>, Refusal> {
+    let evidence = gather(store, roots)?;
+    Ok(evidence.iter().filter(|envelope| Kind::of(envelope) != Kind::Intent).cloned().collect())
 }
 
 /// Statements that point at this one and may be needed to accept it: the decision step's manifest

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use custody_core::envelope::{Envelope, StatementId};
 use custody_core::name::ArtifactName;
-use custody_core::statement::{Artifact, InputOrigin, Intent, Label, Manifest, Stage, Statement, Task, UsedInput};
+use custody_core::statement::{
+    Artifact, InputOrigin, Intent, Label, Manifest, Stage, Statement, Task, UsedInput,
+};
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 use custody_sign::{Signer, sign_envelope_as_machine};
@@ -83,7 +85,9 @@ fn accepted(report: &Report) -> Result<Accepted<'_>, Stop> {
 }
 
 fn task_of<'r>(accepted: &Accepted<'r>) -> Result<(StatementId, &'r Task), Refusal> {
-    accepted.task().ok_or_else(|| Refusal::new(Code::GateStepMismatch, "the gate", "a task", "something else"))
+    accepted
+        .task()
+        .ok_or_else(|| Refusal::new(Code::GateStepMismatch, "the gate", "a task", "something else"))
 }
 
 impl Worker<'_> {
@@ -96,11 +100,21 @@ impl Worker<'_> {
         let (_, task) = task_of(&accepted)?;
         if task.destination.is_some() {
             let found = format!("step {}, which publishes", task.step);
-            return Err(Refusal::new(Code::GateStepMismatch, format!("task {}", id.short()), "a step with a command", found).into());
+            return Err(Refusal::new(
+                Code::GateStepMismatch,
+                format!("task {}", id.short()),
+                "a step with a command",
+                found,
+            )
+            .into());
         }
         let claim = self.claim(id, view)?;
         let private = self.private()?;
-        let directory = RunDirectory::create(&self.work.join(format!("custody-{}-{}", id.short(), std::process::id())))?;
+        let directory = RunDirectory::create(&self.work.join(format!(
+            "custody-{}-{}",
+            id.short(),
+            std::process::id()
+        )))?;
         let done = self.perform(&accepted, id, task, &directory, &private, live);
         // What is left of a run is removed whether it ended well or not; the first fault is told.
         let removed = directory.remove();
@@ -122,12 +136,24 @@ impl Worker<'_> {
             return Ok(claim);
         }
         let expected = "the evidence that the gate saw";
-        Err(Refusal::new(Code::GateCacheStale, format!("task {}", id.short()), expected, "more: another process worked on it"))
+        Err(Refusal::new(
+            Code::GateCacheStale,
+            format!("task {}", id.short()),
+            expected,
+            "more: another process worked on it",
+        ))
     }
 
     fn private(&self) -> Result<TempDir, Refusal> {
         let tmp = self.store.directory().join("tmp");
-        TempDir::new_in(&tmp).map_err(|error| Refusal::new(Code::StoreFull, tmp.display().to_string(), "a new directory", error.to_string()))
+        TempDir::new_in(&tmp).map_err(|error| {
+            Refusal::new(
+                Code::StoreFull,
+                tmp.display().to_string(),
+                "a new directory",
+                error.to_string(),
+            )
+        })
     }
 
     fn perform(
@@ -158,11 +184,18 @@ impl Worker<'_> {
             return Err(self.failed(task, &outcome, &log));
         }
         let copies = private.path().join("outputs");
-        std::fs::create_dir(&copies)
-            .map_err(|error| Refusal::new(Code::StoreFull, copies.display().to_string(), "a new directory", error.to_string()))?;
+        std::fs::create_dir(&copies).map_err(|error| {
+            Refusal::new(
+                Code::StoreFull,
+                copies.display().to_string(),
+                "a new directory",
+                error.to_string(),
+            )
+        })?;
         let outputs = collect(directory.path(), &task.outputs, task.sha512, &copies)?;
         let log_name: ArtifactName = format!("{}.log", task.step).parse()?;
-        let log_artifact = Artifact { name: log_name, digests: outcome.log, size: outcome.log_size };
+        let log_artifact =
+            Artifact { name: log_name, digests: outcome.log, size: outcome.log_size };
         self.keep(&outputs, (&log_artifact, &log))?;
         let artifacts = outputs.into_iter().map(|(artifact, _)| artifact).collect();
         Ok(self.manifest(accepted, id, task, artifacts, &outcome, log_artifact))
@@ -193,16 +226,31 @@ impl Worker<'_> {
             std::io::copy(&mut File::open(log)?, &mut to)?;
             Ok(to.keep()?.1)
         });
-        Stop::Failed { step: task.step.clone(), end: outcome.end, log: copied.unwrap_or_else(|_| log.into()) }
+        Stop::Failed {
+            step: task.step.clone(),
+            end: outcome.end,
+            log: copied.unwrap_or_else(|_| log.into()),
+        }
     }
 
-    fn keep(&self, outputs: &[(Artifact, PathBuf)], log: (&Artifact, &Path)) -> Result<(), Refusal> {
+    fn keep(
+        &self,
+        outputs: &[(Artifact, PathBuf)],
+        log: (&Artifact, &Path),
+    ) -> Result<(), Refusal> {
         let outputs = outputs.par_iter().map(|(artifact, path)| (artifact, path.as_path()));
         let staged: Result<Vec<_>, Refusal> = outputs
             .chain(rayon::iter::once(log))
             .map(|(artifact, path)| {
                 let file = File::open(path);
-                let file = file.map_err(|error| Refusal::new(Code::ArtMissing, path.display().to_string(), "the copy", error.to_string()))?;
+                let file = file.map_err(|error| {
+                    Refusal::new(
+                        Code::ArtMissing,
+                        path.display().to_string(),
+                        "the copy",
+                        error.to_string(),
+                    )
+                })?;
                 self.store.stage(file, false, Some(&artifact.digests))
             })
             .collect();
@@ -219,7 +267,17 @@ impl Worker<'_> {
         log: Artifact,
     ) -> Manifest {
         let environment = measure(&outcome.confinement);
-        Manifest { log: Some(log), ..self.skeleton(accepted, id, task, artifacts, environment, (outcome.started, outcome.finished)) }
+        Manifest {
+            log: Some(log),
+            ..self.skeleton(
+                accepted,
+                id,
+                task,
+                artifacts,
+                environment,
+                (outcome.started, outcome.finished),
+            )
+        }
     }
 
     fn skeleton(
@@ -231,7 +289,8 @@ impl Worker<'_> {
         environment: Vec<(String, String)>,
         (started, finished): (Time, Time),
     ) -> Manifest {
-        let mut upstream: Vec<StatementId> = accepted.inputs().iter().map(|input| input.manifest).collect();
+        let mut upstream: Vec<StatementId> =
+            accepted.inputs().iter().map(|input| input.manifest).collect();
         upstream.sort_unstable();
         upstream.dedup();
         let from_steps = accepted.inputs().iter().map(|input| UsedInput {
@@ -280,7 +339,11 @@ impl Worker<'_> {
     /// manifest, and beside the files a bundle and check sums. `done` is told of each file.
     ///
     /// Called again for a task that is done, it brings what is missing beside the files.
-    pub fn publish(&self, id: StatementId, done: &(dyn Fn(&ArtifactName) + Sync)) -> Result<StatementId, Stop> {
+    pub fn publish(
+        &self,
+        id: StatementId,
+        done: &(dyn Fn(&ArtifactName) + Sync),
+    ) -> Result<StatementId, Stop> {
         if let Some(manifest) = self.store.run(id)?.and_then(|run| run.manifest) {
             self.beside(id, manifest)?;
             return Ok(manifest);
@@ -291,7 +354,12 @@ impl Worker<'_> {
         let (_, task) = task_of(&accepted)?;
         let destination = task.destination.as_deref().ok_or_else(|| {
             let found = format!("step {}, which runs a command", task.step);
-            Refusal::new(Code::GateStepMismatch, format!("task {}", id.short()), "a step that publishes", found)
+            Refusal::new(
+                Code::GateStepMismatch,
+                format!("task {}", id.short()),
+                "a step that publishes",
+                found,
+            )
         })?;
         let artifacts = published(&accepted)?;
         let place = open(destination)?;
@@ -315,7 +383,8 @@ impl Worker<'_> {
         let finished = (self.clock)();
         self.store.add(&[self.sign(intent(Stage::Done, finished))?])?;
         let environment = measure(&Confinement::default());
-        let manifest = self.skeleton(&accepted, id, task, artifacts, environment, (started, finished));
+        let manifest =
+            self.skeleton(&accepted, id, task, artifacts, environment, (started, finished));
         let manifest = self.conclude(&claim, manifest)?;
         self.beside(id, manifest)?;
         Ok(manifest)
@@ -325,7 +394,9 @@ impl Worker<'_> {
     fn readable(&self, artifacts: &[Artifact]) -> Result<(), Refusal> {
         artifacts.par_iter().try_for_each(|artifact| {
             let size = self.store.copy_artifact(&artifact.digests.sha256, std::io::sink());
-            let size = size.map_err(|refusal| Refusal { code: Code::GateInputChanged, ..refusal }.within(artifact.name.as_str()))?;
+            let size = size.map_err(|refusal| {
+                Refusal { code: Code::GateInputChanged, ..refusal }.within(artifact.name.as_str())
+            })?;
             if size == artifact.size {
                 return Ok(());
             }
@@ -336,17 +407,25 @@ impl Worker<'_> {
 
     /// Puts a bundle with which anyone verifies the files, and check sums, beside them.
     fn beside(&self, task: StatementId, manifest: StatementId) -> Result<(), Refusal> {
-        let envelopes: Vec<Envelope> = gate::gather(self.store, &[manifest])?.iter().cloned().collect();
+        let envelopes = gate::portable(self.store, &[manifest])?;
         let opened = envelopes.iter().find(|envelope| envelope.id() == manifest);
         let content = opened.and_then(|envelope| {
             let (policies, _) = gate::policies(self.store, (self.clock)()).ok()?;
             let signed = envelope.open::<Statement>(policies.keyring()).ok()?;
             signed.unverified().as_manifest().cloned()
         });
-        let content = content.ok_or_else(|| Refusal::new(Code::StoreCorrupt, format!("manifest {manifest}"), "it in the store", "nothing"))?;
+        let content = content.ok_or_else(|| {
+            Refusal::new(
+                Code::StoreCorrupt,
+                format!("manifest {manifest}"),
+                "it in the store",
+                "nothing",
+            )
+        })?;
         let place = open(content.destination.as_deref().unwrap_or_default())?;
         let stem = format!("{}-{}", content.step, task.short());
-        let line = |artifact: &Artifact| format!("{}  {}\n", artifact.digests.sha256, artifact.name);
+        let line =
+            |artifact: &Artifact| format!("{}  {}\n", artifact.digests.sha256, artifact.name);
         let sums: String = content.artifacts.iter().map(line).collect();
         put(&place, &format!("{stem}.custody.jsonl"), bundle::write(&envelopes).as_bytes())?;
         put(&place, &format!("{stem}.sha256"), sums.as_bytes())
@@ -359,7 +438,9 @@ fn open(destination: &str) -> Result<Place, Refusal> {
 
 fn put(place: &Place, name: &str, bytes: &[u8]) -> Result<(), Refusal> {
     use std::io::{Seek as _, Write as _};
-    let fault = |error: std::io::Error| Refusal::new(Code::StoreFull, name, "a temporary file", error.to_string());
+    let fault = |error: std::io::Error| {
+        Refusal::new(Code::StoreFull, name, "a temporary file", error.to_string())
+    };
     let mut file = tempfile::tempfile().map_err(fault)?;
     file.write_all(bytes).and_then(|()| file.rewind()).map_err(fault)?;
     let digests = custody_core::digest::Sha256::of(bytes).into();
@@ -372,9 +453,16 @@ fn published(accepted: &Accepted<'_>) -> Result<Vec<Artifact>, Refusal> {
     let mut artifacts: Vec<Artifact> = Vec::new();
     for input in accepted.inputs() {
         let name: ArtifactName = input.artifact.name.file_name().parse()?;
-        if let Some(twin) = artifacts.iter().find(|artifact| artifact.name.folded() == name.folded()) {
+        if let Some(twin) =
+            artifacts.iter().find(|artifact| artifact.name.folded() == name.folded())
+        {
             let found = format!("{} and {}", twin.name, input.artifact.name);
-            return Err(Refusal::new(Code::ArtNameCollision, "what is published", "each file name once", found));
+            return Err(Refusal::new(
+                Code::ArtNameCollision,
+                "what is published",
+                "each file name once",
+                found,
+            ));
         }
         artifacts.push(Artifact { name, ..input.artifact.clone() });
     }
@@ -383,7 +471,10 @@ fn published(accepted: &Accepted<'_>) -> Result<Vec<Artifact>, Refusal> {
 }
 
 /// Reads a file while hashing it, for verification: what was read is what is judged.
-pub fn hash_file(path: &Path, sha512: bool) -> std::io::Result<(custody_core::digest::Digests, u64)> {
+pub fn hash_file(
+    path: &Path,
+    sha512: bool,
+) -> std::io::Result<(custody_core::digest::Digests, u64)> {
     let mut hasher = custody_core::digest::Hasher::new(sha512);
     let mut file = File::open(path)?;
     let mut buffer = vec![0; 1 << 20];

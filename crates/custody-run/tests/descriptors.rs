@@ -1,5 +1,4 @@
-//! Open files of the worker do not reach a command. On its own, since it is about the whole process.
-#![expect(clippy::unwrap_used, reason = "what goes wrong in a test fails it")]
+//! Open files of the worker do not reach a command. Alone here: it is about the whole process.
 
 use std::fs::{self, File};
 use std::process::Command;

@@ -135,8 +135,7 @@ fn the_command_sees_its_variables_and_no_others() {
             ("TZ", "Europe/Berlin"),
             ("VERSION", "1.0 $(id) \"'\n=x"),
         ];
-        let expected: String =
-            expected.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+        let expected = expected.map(|(name, value)| format!("{name}={value}\n")).concat();
         assert_eq!(world.output(&task), expected);
     }
 }
@@ -319,7 +318,8 @@ fn who_stays_behind_is_killed_and_writes_nothing() {
     // without us they stay
     let world = World::new(Confinement::default());
     let mut plain = Command::new("sh");
-    plain.args(["-c", text]).current_dir(world.run.path()).stdout(Stdio::null()).process_group(0);
+    plain.args(["-c", text]).current_dir(world.run.path()).process_group(0);
+    plain.stdout(Stdio::null()).stderr(Stdio::null());
     plain.env("HOME", world.run.home());
     assert!(plain.status().unwrap().success());
     sleep(Duration::from_millis(700));

@@ -241,14 +241,13 @@ fn circles_are_refused() {
 
 #[test]
 fn long_chains_are_planned_in_order() {
-    let mut text = "pipeline = \"https://custody.dev/pipeline/v1\"\n".to_owned();
-    for i in 0..300 {
-        text +=
-            &format!("[steps.s{i}]\nphase = \"promote\"\ncommand = [\"c\"]\noutputs = [\"o\"]\n");
-        if i < 299 {
-            text += &format!("inputs = [{{ step = \"s{}\", artifacts = [\"o\"] }}]\n", i + 1);
-        }
-    }
+    let step = |i: u32| {
+        let inputs = format!("inputs = [{{ step = \"s{}\", artifacts = [\"o\"] }}]\n", i + 1);
+        let inputs = if i < 299 { inputs } else { String::new() };
+        format!("[steps.s{i}]\nphase = \"promote\"\ncommand = [\"c\"]\noutputs = [\"o\"]\n{inputs}")
+    };
+    let head = "pipeline = \"https://custody.dev/pipeline/v1\"\n".to_owned();
+    let text = (0..300).map(step).fold(head, |text, step| text + &step);
     let tasks = plan(&text, &request("promote")).unwrap();
     assert_eq!(tasks.len(), 300);
     assert_eq!((tasks[0].step.as_str(), tasks[299].step.as_str()), ("s299", "s0"));

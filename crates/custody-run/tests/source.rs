@@ -185,7 +185,9 @@ fn no_hook_filter_or_attribute_has_a_say() {
         ("stamp", "$Format:%H$\n"),
         ("large.bin", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"),
     ];
-    contents.iter().for_each(|(name, content)| world.write(name, content));
+    for (name, content) in contents {
+        world.write(name, content);
+    }
     let commit = world.commit();
     world.git(&["config", "filter.evil.smudge", &mark]);
     world.git(&["config", "uploadpack.packObjectsHook", &format!("sh -c '{mark}'")]);

@@ -188,7 +188,7 @@ fn whatever_a_command_left_is_removed() {
     fs::create_dir_all(&deep).unwrap();
     fs::write(deep.join("file"), "").unwrap();
     symlink("/etc", deep.join("link")).unwrap();
-    fs::set_permissions(&deep, Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&deep, Permissions::from_mode(0o000)).unwrap();
     let World { files, run } = world;
     run.remove().unwrap();
     assert!(!files.path().join("run").exists());

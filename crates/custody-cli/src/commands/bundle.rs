@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use custody_core::envelope::{Envelope, StatementId};
+use custody_core::envelope::StatementId;
 use custody_core::json::Value;
 use custody_core::statement::Statement;
 use custody_core::{Code, Refusal};
@@ -63,36 +63,61 @@ pub(crate) fn run(command: &BundleCommand, ui: &Ui) -> Result<(), Error> {
 }
 
 fn export(args: &ExportArgs, ui: &Ui) -> Result<(), Error> {
-    let evidence = gate::gather(&args.store.open()?, &args.statements)?;
-    let envelopes: Vec<Envelope> = evidence.iter().cloned().collect();
+    let envelopes = gate::portable(&args.store.open()?, &args.statements)?;
     write_new(&args.out, bundle::write(&envelopes).as_bytes())?;
-    counted(ui, &format!("{} statements in {}", envelopes.len(), args.out.display()), envelopes.len());
+    counted(
+        ui,
+        &format!("{} statements in {}", envelopes.len(), args.out.display()),
+        envelopes.len(),
+    );
     Ok(())
 }
 
 fn import(args: &ImportArgs, ui: &Ui) -> Result<(), Error> {
-    let envelopes = bundle::read(&read(&args.file)?).map_err(|refusal| refusal.within(&args.file.display().to_string()))?;
+    let envelopes = bundle::read(&read(&args.file)?)
+        .map_err(|refusal| refusal.within(&args.file.display().to_string()))?;
     let added = args.store.open()?.add(&envelopes)?;
-    counted(ui, &format!("{} new statements, {} known, {} with more signatures", added.new, added.known, added.merged), added.new);
+    counted(
+        ui,
+        &format!(
+            "{} new statements, {} known, {} with more signatures",
+            added.new, added.known, added.merged
+        ),
+        added.new,
+    );
     Ok(())
 }
 
 fn counted(ui: &Ui, text: &str, count: usize) {
     ui.result(text, || {
-        Value::object([("ok", Value::Bool(true))]).with("statements", u64::try_from(count).ok().map(Value::Integer))
+        Value::object([("ok", Value::Bool(true))])
+            .with("statements", u64::try_from(count).ok().map(Value::Integer))
     });
 }
 
 fn verify(args: &VerifyArgs, ui: &Ui) -> Result<(), Error> {
     let basis = Basis::from_bundles(&args.evidence, std::slice::from_ref(&args.file))?;
-    let opened = || basis.evidence.iter().filter_map(|envelope| envelope.open::<Statement>(basis.policies.keyring()).ok());
-    let used: std::collections::BTreeSet<StatementId> =
-        opened().filter_map(|signed| signed.unverified().as_manifest().map(|manifest| manifest.upstream.clone())).flatten().collect();
+    let opened = || {
+        basis
+            .evidence
+            .iter()
+            .filter_map(|envelope| envelope.open::<Statement>(basis.policies.keyring()).ok())
+    };
+    let used: std::collections::BTreeSet<StatementId> = opened()
+        .filter_map(|signed| {
+            signed.unverified().as_manifest().map(|manifest| manifest.upstream.clone())
+        })
+        .flatten()
+        .collect();
     let mut files = 0_u64;
     for signed in opened().filter(|signed| !used.contains(&signed.id())) {
         let Some(manifest) = signed.unverified().as_manifest() else { continue };
         for artifact in &manifest.artifacts {
-            let subject = Subject::Artifact { name: artifact.name.to_string(), digests: artifact.digests, size: artifact.size };
+            let subject = Subject::Artifact {
+                name: artifact.name.to_string(),
+                digests: artifact.digests,
+                size: artifact.size,
+            };
             let report = basis.judge(subject, basis.speaks_for())?;
             files = files.saturating_add(1);
             if report.accepted().is_none() {
@@ -102,10 +127,17 @@ fn verify(args: &VerifyArgs, ui: &Ui) -> Result<(), Error> {
         }
     }
     if files == 0 {
-        return Err(Refusal::new(Code::ChainStepMissing, args.file.display().to_string(), "a manifest with files", "none").into());
+        return Err(Refusal::new(
+            Code::ChainStepMissing,
+            args.file.display().to_string(),
+            "a manifest with files",
+            "none",
+        )
+        .into());
     }
-    ui.result(&format!("{GOOD}✓{GOOD:#} {files} files are explained, back to people and source"), || {
-        Value::object([("ok", Value::Bool(true)), ("files", Value::Integer(files))])
-    });
+    ui.result(
+        &format!("{GOOD}✓{GOOD:#} {files} files are explained, back to people and source"),
+        || Value::object([("ok", Value::Bool(true)), ("files", Value::Integer(files))]),
+    );
     Ok(())
 }

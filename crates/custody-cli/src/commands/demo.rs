@@ -34,9 +34,10 @@ pub(crate) fn run(args: &DemoArgs, ui: &Ui) -> Result<(), Error> {
     stage.title("Attacks");
     let refused = attacks::run(&stage, &released)?;
     let seconds = started.elapsed().as_secs_f32();
-    let kept = match &temporary {
-        Some(_) => format!("{DIM}custody demo --dir DIR keeps everything for you to look at{DIM:#}"),
-        None => format!("everything is in {}", dir.display()),
+    let kept = if temporary.is_some() {
+        format!("{DIM}custody demo --dir DIR keeps everything for you to look at{DIM:#}")
+    } else {
+        format!("everything is in {}", dir.display())
     };
     ui.result(
         &format!("\n{GOOD}✓{GOOD:#} {BOLD}one release made and verified, {refused} attacks refused{BOLD:#} in {seconds:.1} s\n{kept}"),
@@ -53,15 +54,13 @@ pub(crate) fn run(args: &DemoArgs, ui: &Ui) -> Result<(), Error> {
 
 /// The demo's directory, readable for the user as whom commands run.
 fn directory(wanted: Option<&Path>) -> Result<(PathBuf, Option<tempfile::TempDir>), Error> {
-    let (path, temporary) = match wanted {
-        Some(path) => {
-            std::fs::create_dir(path).map_err(Error::io(path))?;
-            (path.canonicalize().map_err(Error::io(path))?, None)
-        }
-        None => {
-            let temporary = tempfile::Builder::new().prefix("custody-demo-").tempdir().map_err(Error::io("/tmp".as_ref()))?;
-            (temporary.path().to_owned(), Some(temporary))
-        }
+    let (path, temporary) = if let Some(path) = wanted {
+        std::fs::create_dir(path).map_err(Error::io(path))?;
+        (path.canonicalize().map_err(Error::io(path))?, None)
+    } else {
+        let temporary = tempfile::Builder::new().prefix("custody-demo-").tempdir();
+        let temporary = temporary.map_err(Error::io(&std::env::temp_dir()))?;
+        (temporary.path().to_owned(), Some(temporary))
     };
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).map_err(Error::io(&path))?;
     Ok((path, temporary))
@@ -83,26 +82,58 @@ fn release(stage: &Stage<'_>) -> Result<Released, Error> {
     let pin = example::policy(stage)?;
 
     stage.title("hello 1.0.0, the previous release");
-    let (older, tasks) = phase(stage, &Phase {
-        version: "1.0.0", name: "promote", commit: &older_commit, proposer: "alice", approvers: ["bob", "carol"], builds_on: None,
-    })?;
-    stage.custody(&["run", "--all", &older.to_string(), "--repository", "source"], stage.machines(&["builder", "signer"]))?;
+    let (older, tasks) = phase(
+        stage,
+        &Phase {
+            version: "1.0.0",
+            name: "promote",
+            commit: &older_commit,
+            proposer: "alice",
+            approvers: ["bob", "carol"],
+            builds_on: None,
+        },
+    )?;
+    stage.custody(
+        &["run", "--all", &older.to_string(), "--repository", "source"],
+        stage.machines(&["builder", "signer"]),
+    )?;
     let complete = stage.manifest_of(&tasks, "build")?;
 
     stage.title("hello 1.1.0: promote");
-    stage.say("Build, partial update from 1.0.0, signature. Alice proposes, Bob and Carol approve.");
-    let (authorization, _) = phase(stage, &Phase {
-        version: "1.1.0", name: "promote", commit: &commit, proposer: "alice", approvers: ["bob", "carol"], builds_on: Some(complete),
-    })?;
-    stage.custody(&["run", "--all", &authorization.to_string(), "--repository", "source"], stage.machines(&["builder", "signer"]))?;
+    stage
+        .say("Build, partial update from 1.0.0, signature. Alice proposes, Bob and Carol approve.");
+    let (authorization, _) = phase(
+        stage,
+        &Phase {
+            version: "1.1.0",
+            name: "promote",
+            commit: &commit,
+            proposer: "alice",
+            approvers: ["bob", "carol"],
+            builds_on: Some(complete),
+        },
+    )?;
+    stage.custody(
+        &["run", "--all", &authorization.to_string(), "--repository", "source"],
+        stage.machines(&["builder", "signer"]),
+    )?;
 
     stage.title("hello 1.1.0: ship");
     stage.say("What Bob proposes and Alice and Carol approve names every file by digest.");
-    let (_, tasks) = phase(stage, &Phase {
-        version: "1.1.0", name: "ship", commit: &commit, proposer: "bob", approvers: ["alice", "carol"], builds_on: None,
-    })?;
+    let (_, tasks) = phase(
+        stage,
+        &Phase {
+            version: "1.1.0",
+            name: "ship",
+            commit: &commit,
+            proposer: "bob",
+            approvers: ["alice", "carol"],
+            builds_on: None,
+        },
+    )?;
     let task = stage.task_of(&tasks, "publish")?;
-    let published = stage.custody(&["publish", &task.to_string()], stage.machines(&["publisher"]))?;
+    let published =
+        stage.custody(&["publish", &task.to_string()], stage.machines(&["publisher"]))?;
     let publication = published.id("manifest")?;
 
     stage.title("Anybody verifies, offline, with the bundle beside the file and the pin");
@@ -125,19 +156,47 @@ fn phase(stage: &Stage<'_>, phase: &Phase<'_>) -> Result<(StatementId, stage::An
     let signing_key = format!("signing-key={}", stage.path("product/signing-key").display());
     let builds_on = phase.builds_on.map(|id| id.to_string());
     let mut propose = vec![
-        "release", "propose", "--product", "hello", "--version", phase.version, "--channel", "release", "--phase", phase.name,
-        "--repository", "source", "--commit", phase.commit, "--param", &destination, "--param", &signing_key,
+        "release",
+        "propose",
+        "--product",
+        "hello",
+        "--version",
+        phase.version,
+        "--channel",
+        "release",
+        "--phase",
+        phase.name,
+        "--repository",
+        "source",
+        "--commit",
+        phase.commit,
+        "--param",
+        &destination,
+        "--param",
+        &signing_key,
     ];
     if let Some(id) = &builds_on {
         propose.extend(["--builds-on", id]);
     }
     let request = stage.custody(&propose, stage.key(phase.proposer))?.id("id")?.to_string();
     for person in phase.approvers {
-        let signoff = ["release", "sign-off", &request, "--as", person, "--role", "releng", "--comment", "looks right"];
+        let signoff = [
+            "release",
+            "sign-off",
+            &request,
+            "--as",
+            person,
+            "--role",
+            "releng",
+            "--comment",
+            "looks right",
+        ];
         stage.custody(&signoff, stage.key(person))?;
     }
-    let authorization = stage.custody(&["release", "authorize", &request], stage.key("desk"))?.id("id")?;
-    let plan = ["plan", &authorization.to_string(), "--repository", "source", "--creator", "demo/releng"];
+    let authorization =
+        stage.custody(&["release", "authorize", &request], stage.key("desk"))?.id("id")?;
+    let plan =
+        ["plan", &authorization.to_string(), "--repository", "source", "--creator", "demo/releng"];
     let tasks = stage.custody(&plan, stage.key("scheduler"))?;
     Ok((authorization, tasks))
 }

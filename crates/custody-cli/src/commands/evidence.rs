@@ -107,11 +107,15 @@ pub(crate) fn run(command: &EvidenceCommand, ui: &Ui) -> Result<(), Error> {
 
 fn add(args: &AddArgs, ui: &Ui) -> Result<(), Error> {
     let envelope = |path: &PathBuf| -> Result<Envelope, Error> {
-        Envelope::parse(&read(path)?).map_err(|refusal| refusal.within(&path.display().to_string()).into())
+        Envelope::parse(&read(path)?)
+            .map_err(|refusal| refusal.within(&path.display().to_string()).into())
     };
     let envelopes = args.files.iter().map(envelope).collect::<Result<Vec<_>, _>>()?;
     args.store.open()?.add(&envelopes)?;
-    let text: String = envelopes.iter().map(|envelope| format!("{}  {}\n", envelope.id(), kind_name(envelope))).collect();
+    let text: String = envelopes
+        .iter()
+        .map(|envelope| format!("{}  {}\n", envelope.id(), kind_name(envelope)))
+        .collect();
     ui.result(&text, || Value::list(envelopes.iter().map(row)));
     Ok(())
 }
@@ -122,7 +126,12 @@ fn row(envelope: &Envelope) -> Value<'static> {
 
 fn get(args: &GetArgs, ui: &Ui) -> Result<(), Error> {
     let envelope = args.store.open()?.get(args.id)?.ok_or_else(|| {
-        Refusal::new(Code::ChainLinkMissing, format!("statement {}", args.id), "it in the store", "nothing")
+        Refusal::new(
+            Code::ChainLinkMissing,
+            format!("statement {}", args.id),
+            "it in the store",
+            "nothing",
+        )
     })?;
     let json = envelope.to_json() + "\n";
     match &args.out {
@@ -134,7 +143,10 @@ fn get(args: &GetArgs, ui: &Ui) -> Result<(), Error> {
 fn list(args: &ListArgs, ui: &Ui) -> Result<(), Error> {
     let filter = Filter { kind: args.kind.map(Kind::from), ..Filter::default() };
     let envelopes = args.store.open()?.list(filter)?;
-    let text: String = envelopes.iter().map(|envelope| format!("{}  {}\n", envelope.id(), kind_name(envelope))).collect();
+    let text: String = envelopes
+        .iter()
+        .map(|envelope| format!("{}  {}\n", envelope.id(), kind_name(envelope)))
+        .collect();
     ui.result(&text, || Value::list(envelopes.iter().map(row)));
     Ok(())
 }

@@ -32,6 +32,12 @@ pub(crate) fn run(args: &InitArgs, ui: &Ui) -> Result<(), Error> {
     store.pin(args.pin)?;
     let version = chain.newest().1.version;
     let text = format!("{} trusts policy {version} ({})", args.store.store.display(), args.pin);
-    ui.result(&text, || Value::object([("ok", Value::Bool(true)), ("pin", Value::text(args.pin)), ("version", Value::Integer(version))]));
+    ui.result(&text, || {
+        Value::object([
+            ("ok", Value::Bool(true)),
+            ("pin", Value::text(args.pin)),
+            ("version", Value::Integer(version)),
+        ])
+    });
     Ok(())
 }

@@ -77,12 +77,16 @@ pub(crate) fn run(command: &KeyCommand, ui: &Ui) -> Result<(), Error> {
                 FormatArg::Pkcs8 => Format::Pkcs8,
                 FormatArg::Openssh => Format::OpenSsh,
             };
-            let passphrase = args.new_passphrase_file.as_deref().map(std::fs::read_to_string).transpose();
-            let passphrase = passphrase.map_err(Error::io(args.new_passphrase_file.as_deref().unwrap_or(&args.file)))?;
+            let passphrase =
+                args.new_passphrase_file.as_deref().map(std::fs::read_to_string).transpose();
+            let passphrase = passphrase
+                .map_err(Error::io(args.new_passphrase_file.as_deref().unwrap_or(&args.file)))?;
             let passphrase = passphrase.map(zeroize::Zeroizing::new);
             let line = passphrase.as_ref().and_then(|text| text.lines().next());
             if line == Some("") {
-                return Err(Error::Usage("the passphrase file begins with an empty line, which protects nothing".into()));
+                return Err(Error::Usage(
+                    "the passphrase file begins with an empty line, which protects nothing".into(),
+                ));
             }
             let key = generate(kind)?;
             key.write(&args.file, format, line, &args.comment)?;
@@ -96,7 +100,11 @@ pub(crate) fn run(command: &KeyCommand, ui: &Ui) -> Result<(), Error> {
         }
         KeyCommand::Show(args) => {
             let text = String::from_utf8_lossy(&read(&args.file)?).into_owned();
-            show(&PublicKey::parse(&text).map_err(|refusal| refusal.within(&args.file.display().to_string()))?, ui);
+            show(
+                &PublicKey::parse(&text)
+                    .map_err(|refusal| refusal.within(&args.file.display().to_string()))?,
+                ui,
+            );
         }
     }
     Ok(())

@@ -51,7 +51,11 @@ pub(crate) fn run(args: &PlanArgs, ui: &Ui) -> Result<(), Error> {
             let plan = Plan { authorization, repository, creator };
             plan.tasks(&store, &policies, &*signer, now)?
         }
-        _ => return Err(Error::Usage("give an authorization, --repository and --creator, or --decided".into())),
+        _ => {
+            return Err(Error::Usage(
+                "give an authorization, --repository and --creator, or --decided".into(),
+            ));
+        }
     };
     let mut envelopes = Vec::new();
     for (_, mut envelope) in tasks.iter().cloned() {
@@ -59,7 +63,8 @@ pub(crate) fn run(args: &PlanArgs, ui: &Ui) -> Result<(), Error> {
         envelopes.push(envelope);
     }
     store.add(&envelopes)?;
-    let text: String = tasks.iter().map(|(step, envelope)| format!("{}  {step}\n", envelope.id())).collect();
+    let text: String =
+        tasks.iter().map(|(step, envelope)| format!("{}  {step}\n", envelope.id())).collect();
     ui.result(&text, || {
         Value::list(tasks.iter().map(|(step, envelope)| {
             Value::object([("id", Value::text(envelope.id())), ("step", Value::text(step))])
@@ -76,29 +81,55 @@ struct Plan<'a> {
 
 impl Plan<'_> {
     /// The tasks of the phase, unsigned, if the signer may schedule all of them.
-    fn tasks(&self, store: &Store, policies: &PolicyChain, signer: &dyn Signer, now: Time) -> Result<Vec<(Label, Envelope)>, Error> {
+    fn tasks(
+        &self,
+        store: &Store,
+        policies: &PolicyChain,
+        signer: &dyn Signer,
+        now: Time,
+    ) -> Result<Vec<(Label, Envelope)>, Error> {
         let keyring = policies.keyring();
-        let authorization = statement(store, keyring, self.authorization, "authorization", Statement::as_authorization)?;
-        let request = statement(store, keyring, authorization.request, "request", Statement::as_request)?;
+        let authorization = statement(
+            store,
+            keyring,
+            self.authorization,
+            "authorization",
+            Statement::as_authorization,
+        )?;
+        let request =
+            statement(store, keyring, authorization.request, "request", Statement::as_request)?;
         let pipeline = pipeline(self.repository, &request)?;
         let mut nonces = Nonces { fault: None };
         // no task may outlive its authorization
-        let limited = Request { expires: request.expires.min(authorization.expires), ..request.clone() };
-        let tasks = pipeline.plan(&limited, self.authorization, self.creator, now, || nonces.next())?;
+        let limited =
+            Request { expires: request.expires.min(authorization.expires), ..request.clone() };
+        let tasks =
+            pipeline.plan(&limited, self.authorization, self.creator, now, || nonces.next())?;
         nonces.fault.map_or(Ok(()), Err)?;
         let (_, policy) = policies.newest();
         let product = policy.product(&request.release.product)?;
         for task in &tasks {
             let step = product.step(&task.step)?;
-            owned_by(policy.owner(&signer.public_key().id()), &step.schedule, &format!("schedule step {}", task.step))?;
+            owned_by(
+                policy.owner(&signer.public_key().id()),
+                &step.schedule,
+                &format!("schedule step {}", task.step),
+            )?;
         }
-        Ok(tasks.into_iter().map(|task| (task.step.clone(), Statement::from(task).to_envelope())).collect())
+        Ok(tasks
+            .into_iter()
+            .map(|task| (task.step.clone(), Statement::from(task).to_envelope()))
+            .collect())
     }
 }
 
 /// The tasks among the products of a decision step: artifacts whose bytes are task statements. The
 /// signature that they get here only says who handed them in; what lets them run is that manifest.
-fn decided(store: &Store, policies: &PolicyChain, id: StatementId) -> Result<Vec<(Label, Envelope)>, Error> {
+fn decided(
+    store: &Store,
+    policies: &PolicyChain,
+    id: StatementId,
+) -> Result<Vec<(Label, Envelope)>, Error> {
     let manifest = statement(store, policies.keyring(), id, "manifest", Statement::as_manifest)?;
     let mut tasks = Vec::new();
     for artifact in &manifest.artifacts {
@@ -110,7 +141,13 @@ fn decided(store: &Store, policies: &PolicyChain, id: StatementId) -> Result<Vec
     }
     if tasks.is_empty() {
         let at = format!("manifest of step {} ({})", manifest.step, id.short());
-        return Err(Refusal::new(Code::ChainTaskMissing, at, "task statements among its artifacts", "none").into());
+        return Err(Refusal::new(
+            Code::ChainTaskMissing,
+            at,
+            "task statements among its artifacts",
+            "none",
+        )
+        .into());
     }
     Ok(tasks)
 }
@@ -135,10 +172,21 @@ fn pipeline(repository: &Path, request: &Request) -> Result<Pipeline, Error> {
     let found = Sha256::of(&bytes);
     if found != request.pipeline.sha256 {
         let at = format!("{} at {}", request.pipeline.path, request.source);
-        return Err(Refusal::new(Code::ChainSourceMismatch, at, format!("sha256 {}", request.pipeline.sha256), format!("sha256 {found}")).into());
+        return Err(Refusal::new(
+            Code::ChainSourceMismatch,
+            at,
+            format!("sha256 {}", request.pipeline.sha256),
+            format!("sha256 {found}"),
+        )
+        .into());
     }
     let text = String::from_utf8(bytes).map_err(|_| {
-        Refusal::new(Code::ParseUnicodeInvalid, request.pipeline.path.as_str(), "UTF-8", "other bytes")
+        Refusal::new(
+            Code::ParseUnicodeInvalid,
+            request.pipeline.path.as_str(),
+            "UTF-8",
+            "other bytes",
+        )
     })?;
     Ok(Pipeline::parse(&text)?)
 }

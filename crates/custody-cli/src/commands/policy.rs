@@ -49,8 +49,10 @@ pub(crate) struct RotateArgs {
 }
 
 fn parse(path: &Path) -> Result<(String, Policy), Error> {
-    let text = String::from_utf8(read(path)?).map_err(|_| Error::Usage(format!("{} is not UTF-8", path.display())))?;
-    let policy = Policy::parse(&text).map_err(|fault| Error::Policy { path: path.into(), fault })?;
+    let text = String::from_utf8(read(path)?)
+        .map_err(|_| Error::Usage(format!("{} is not UTF-8", path.display())))?;
+    let policy =
+        Policy::parse(&text).map_err(|fault| Error::Policy { path: path.into(), fault })?;
     Ok((text, policy))
 }
 
@@ -73,7 +75,9 @@ fn check(args: &CheckArgs, ui: &Ui) -> Result<(), Error> {
         policy.roles.len(),
         policy.products.len()
     );
-    ui.result(&text, || Value::object([("ok", Value::Bool(true)), ("version", Value::Integer(policy.version))]));
+    ui.result(&text, || {
+        Value::object([("ok", Value::Bool(true)), ("version", Value::Integer(policy.version))])
+    });
     Ok(())
 }
 
@@ -83,14 +87,19 @@ fn sign(args: &SignArgs, ui: &Ui) -> Result<(), Error> {
     if args.out.exists() {
         let before = read_envelope(&args.out)?;
         if before.id() != envelope.id() {
-            let text = format!("{} holds another policy ({}); write to a new file", args.out.display(), before.id());
+            let text = format!(
+                "{} holds another policy ({}); write to a new file",
+                args.out.display(),
+                before.id()
+            );
             return Err(Error::Usage(text));
         }
         envelope = before;
     }
     custody_sign::sign_envelope_as_person(&mut envelope, &*args.key.open()?)?;
     let json = envelope.to_json() + "\n";
-    custody_store::durable::replace_file(&args.out, json.as_bytes(), 0o644).map_err(Error::io(&args.out))?;
+    custody_store::durable::replace_file(&args.out, json.as_bytes(), 0o644)
+        .map_err(Error::io(&args.out))?;
     let count = envelope.signatures().len();
     let text = format!("{} has {count} signatures\npin {}", args.out.display(), envelope.id());
     ui.result(&text, || {
@@ -111,7 +120,11 @@ fn rotate(args: &RotateArgs, ui: &Ui) -> Result<(), Error> {
     store.add(&[envelope])?;
     store.raise_floor(custody_store::Floor { version, policy: id }, now)?;
     ui.result(&format!("the store trusts policy {version} ({id})"), || {
-        Value::object([("ok", Value::Bool(true)), ("version", Value::Integer(version)), ("id", Value::text(id))])
+        Value::object([
+            ("ok", Value::Bool(true)),
+            ("version", Value::Integer(version)),
+            ("id", Value::text(id)),
+        ])
     });
     Ok(())
 }
@@ -119,11 +132,17 @@ fn rotate(args: &RotateArgs, ui: &Ui) -> Result<(), Error> {
 fn show(args: &StoreArgs, ui: &Ui) -> Result<(), Error> {
     let store = args.open()?;
     let (chain, _) = trusted(&store, now()?)?;
-    let line = |(id, policy): (_, &Policy)| format!("policy {}  {id}  {}, ends {}\n", policy.version, policy.instance, policy.expires);
+    let line = |(id, policy): (_, &Policy)| {
+        format!("policy {}  {id}  {}, ends {}\n", policy.version, policy.instance, policy.expires)
+    };
     let text: String = chain.iter().map(line).collect();
     ui.result(&text, || {
         Value::list(chain.iter().map(|(id, policy)| {
-            Value::object([("version", Value::Integer(policy.version)), ("id", Value::text(id)), ("expires", Value::text(policy.expires))])
+            Value::object([
+                ("version", Value::Integer(policy.version)),
+                ("id", Value::text(id)),
+                ("expires", Value::text(policy.expires)),
+            ])
         }))
     });
     Ok(())

@@ -27,7 +27,9 @@ pub(crate) struct PublishArgs {
 
 pub(crate) fn run(args: &PublishArgs, ui: &Ui) -> Result<(), Error> {
     if args.at.is_some() {
-        return Err(Error::Usage("a gate judges by the clock of its machine; --at is for custody verify".into()));
+        return Err(Error::Usage(
+            "a gate judges by the clock of its machine; --at is for custody verify".into(),
+        ));
     }
     let store = args.store.open()?;
     let (policies, _) = trusted(&store, now()?)?;
@@ -57,6 +59,12 @@ pub(crate) fn run(args: &PublishArgs, ui: &Ui) -> Result<(), Error> {
     let manifest = manifest?;
     let destination = task.destination.unwrap_or_default();
     let text = format!("{GOOD}✓{GOOD:#} published to {destination}\nmanifest {manifest}");
-    ui.result(&text, || Value::object([("ok", Value::Bool(true)), ("manifest", Value::text(manifest)), ("destination", Value::text(&destination))]));
+    ui.result(&text, || {
+        Value::object([
+            ("ok", Value::Bool(true)),
+            ("manifest", Value::text(manifest)),
+            ("destination", Value::text(&destination)),
+        ])
+    });
     Ok(())
 }

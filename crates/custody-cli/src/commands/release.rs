@@ -6,7 +6,9 @@ mod signoff;
 use clap::{Args, Subcommand};
 use custody_core::envelope::{Envelope, StatementId};
 use custody_core::json::Value;
-use custody_core::statement::{Authorization, Label, Request, Resolution, Resolve, Statement, short_code};
+use custody_core::statement::{
+    Authorization, Label, Request, Resolution, Resolve, Statement, short_code,
+};
 use custody_core::{Code, Refusal};
 use custody_run::gate;
 use custody_store::Store;
@@ -103,9 +105,13 @@ fn describe(request: &Request, id: StatementId) -> String {
         text += &format!("  parameter    {} = {}\n", shown(name), shown(value));
     }
     for entry in &request.builds_on {
-        text += &format!("  builds on    step {} (manifest {})\n", entry.step, entry.manifest.short());
+        text +=
+            &format!("  builds on    step {} (manifest {})\n", entry.step, entry.manifest.short());
         for artifact in &entry.artifacts {
-            text += &format!("               {}  {} bytes  sha256 {}\n", artifact.name, artifact.size, artifact.digests.sha256);
+            text += &format!(
+                "               {}  {} bytes  sha256 {}\n",
+                artifact.name, artifact.size, artifact.digests.sha256
+            );
         }
     }
     text
@@ -127,14 +133,31 @@ fn status(args: &StatusArgs, ui: &Ui) -> Result<(), Error> {
     let tally = tally(&store, &policies, args.request)?;
     let mut text = describe(&content, args.request) + "\n";
     for approver in &tally.approvers {
-        text += &format!("  {GOOD}✓{GOOD:#} {} as {} ({})\n", approver.person, approver.role, approver.signoff.short());
+        text += &format!(
+            "  {GOOD}✓{GOOD:#} {} as {} ({})\n",
+            approver.person,
+            approver.role,
+            approver.signoff.short()
+        );
     }
     for (id, refusal) in &tally.ignored {
-        text += &format!("  – {} does not count: {} ({}, found {})\n", id.short(), refusal.code, shown(&refusal.at), shown(&refusal.found));
+        text += &format!(
+            "  – {} does not count: {} ({}, found {})\n",
+            id.short(),
+            refusal.code,
+            shown(&refusal.at),
+            shown(&refusal.found)
+        );
     }
     text += &match &tally.lacking {
         None => format!("{GOOD}ready to be authorized{GOOD:#}\n"),
-        Some(refusal) => format!("not ready: {} {}: expected {}, found {}\n", refusal.code, shown(&refusal.at), shown(&refusal.expected), shown(&refusal.found)),
+        Some(refusal) => format!(
+            "not ready: {} {}: expected {}, found {}\n",
+            refusal.code,
+            shown(&refusal.at),
+            shown(&refusal.expected),
+            shown(&refusal.found)
+        ),
     };
     ui.result(&text, || tally_json(&tally, args.request));
     Ok(())
@@ -149,7 +172,11 @@ fn tally_json(tally: &Tally, request: StatementId) -> Value<'static> {
         ])
     };
     let ignored = |(id, refusal): &(StatementId, Refusal)| {
-        Value::object([("signoff", Value::text(id)), ("code", Value::text(refusal.code)), ("found", Value::text(&refusal.found))])
+        Value::object([
+            ("signoff", Value::text(id)),
+            ("code", Value::text(refusal.code)),
+            ("found", Value::text(&refusal.found)),
+        ])
     };
     Value::object([
         ("request", Value::text(request)),
@@ -169,9 +196,14 @@ fn authorize(args: &AuthorizeArgs, ui: &Ui) -> Result<(), Error> {
     if let Some(refusal) = tally.lacking {
         return Err(refusal.into());
     }
-    let people: Vec<String> = tally.approvers.iter().map(|approver| approver.person.to_string()).collect();
-    let authorization =
-        Authorization { request: args.request, approvers: tally.approvers, not_before: now, expires: content.expires };
+    let people: Vec<String> =
+        tally.approvers.iter().map(|approver| approver.person.to_string()).collect();
+    let authorization = Authorization {
+        request: args.request,
+        approvers: tally.approvers,
+        not_before: now,
+        expires: content.expires,
+    };
     let signer = args.key.open()?;
     let (_, policy) = policies.newest();
     let product = policy.product(&content.release.product)?;
@@ -180,7 +212,12 @@ fn authorize(args: &AuthorizeArgs, ui: &Ui) -> Result<(), Error> {
     custody_sign::sign_envelope_as_machine(&mut envelope, &*signer)?;
     add(&store, &envelope)?;
     let id = envelope.id();
-    let text = format!("phase {} of {} is authorized by {}\nauthorization {id}", content.phase, content.release, people.join(" and "));
+    let text = format!(
+        "phase {} of {} is authorized by {}\nauthorization {id}",
+        content.phase,
+        content.release,
+        people.join(" and ")
+    );
     ui.result(&text, || Value::object([("ok", Value::Bool(true)), ("id", Value::text(id))]));
     Ok(())
 }
@@ -196,11 +233,23 @@ pub(super) fn owned_by(
         Some(owner) if allowed.contains(owner) => Ok(owner.clone()),
         Some(owner) => {
             let expected = format!("a key of {}, who may {what}", names.join(", "));
-            Err(Refusal::new(Code::PolicyKeyPurpose, "--key", expected, format!("a key of {owner}")).into())
+            Err(Refusal::new(
+                Code::PolicyKeyPurpose,
+                "--key",
+                expected,
+                format!("a key of {owner}"),
+            )
+            .into())
         }
         None => {
             let expected = format!("a key of {}, who may {what}", names.join(", "));
-            Err(Refusal::new(Code::EnvKeyUnknown, "--key", expected, "a key that the policy does not list").into())
+            Err(Refusal::new(
+                Code::EnvKeyUnknown,
+                "--key",
+                expected,
+                "a key that the policy does not list",
+            )
+            .into())
         }
     }
 }
@@ -229,6 +278,8 @@ fn resolve(args: &ResolveArgs, ui: &Ui) -> Result<(), Error> {
     custody_sign::sign_envelope_as_person(&mut envelope, &*signer)?;
     add(&store, &envelope)?;
     let id = envelope.id();
-    ui.result(&format!("resolution {id}"), || Value::object([("ok", Value::Bool(true)), ("id", Value::text(id))]));
+    ui.result(&format!("resolution {id}"), || {
+        Value::object([("ok", Value::Bool(true)), ("id", Value::text(id))])
+    });
     Ok(())
 }

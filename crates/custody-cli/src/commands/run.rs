@@ -62,8 +62,10 @@ pub(crate) struct MachineArgs {
 }
 
 fn parse_user(text: &str) -> Result<User, String> {
-    let ids = text.split_once(':').and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
-    ids.map(|(uid, gid)| User { uid, gid }).ok_or_else(|| "write two numbers, like 65534:65534".into())
+    let ids =
+        text.split_once(':').and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
+    ids.map(|(uid, gid)| User { uid, gid })
+        .ok_or_else(|| "write two numbers, like 65534:65534".into())
 }
 
 /// The machines whose keys are at hand.
@@ -79,7 +81,12 @@ impl Machines {
         for key in &args.keys {
             let signer = open_key(key, &args.passphrase)?;
             let owner = policy.owner(&signer.public_key().id()).cloned().ok_or_else(|| {
-                Refusal::new(Code::EnvKeyUnknown, format!("--key {key}"), "a key that the policy lists", signer.public_key().to_openssh())
+                Refusal::new(
+                    Code::EnvKeyUnknown,
+                    format!("--key {key}"),
+                    "a key that the policy lists",
+                    signer.public_key().to_openssh(),
+                )
             })?;
             signers.push((owner, signer));
         }
@@ -87,14 +94,25 @@ impl Machines {
     }
 
     /// The machine at hand that the policy lets perform the step.
-    pub(super) fn for_step(&self, policy: &Policy, product: &Product, step: &Label) -> Result<(&Label, &dyn Signer), Error> {
+    pub(super) fn for_step(
+        &self,
+        policy: &Policy,
+        product: &Product,
+        step: &Label,
+    ) -> Result<(&Label, &dyn Signer), Error> {
         let allowed = &product.step(step)?.perform;
         let found = self.signers.iter().find(|(owner, _)| allowed.contains(owner));
         found.map(|(owner, signer)| (owner, &**signer)).ok_or_else(|| {
             let names: Vec<&str> = allowed.iter().map(Label::as_str).collect();
             let held: Vec<&str> = self.signers.iter().map(|(owner, _)| owner.as_str()).collect();
             let at = format!("step {step} under policy {}", policy.version);
-            Refusal::new(Code::WorkerPoolForbidden, at, format!("a key of {}", names.join(", ")), format!("keys of {}", held.join(", "))).into()
+            Refusal::new(
+                Code::WorkerPoolForbidden,
+                at,
+                format!("a key of {}", names.join(", ")),
+                format!("keys of {}", held.join(", ")),
+            )
+            .into()
         })
     }
 }
@@ -111,7 +129,8 @@ pub(super) fn cancelled() -> Result<Arc<AtomicBool>, Error> {
     let flag = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         let status = 128 + signal;
-        let twice = signal_hook::flag::register_conditional_shutdown(signal, status, Arc::clone(&flag));
+        let twice =
+            signal_hook::flag::register_conditional_shutdown(signal, status, Arc::clone(&flag));
         let registered = twice.and_then(|_| signal_hook::flag::register(signal, Arc::clone(&flag)));
         registered.map_err(Error::io("signals".as_ref()))?;
     }
@@ -120,17 +139,27 @@ pub(super) fn cancelled() -> Result<Arc<AtomicBool>, Error> {
 
 pub(crate) fn run(args: &RunArgs, ui: &Ui) -> Result<(), Error> {
     if args.at.is_some() {
-        return Err(Error::Usage("a gate judges by the clock of its machine; --at is for custody verify".into()));
+        return Err(Error::Usage(
+            "a gate judges by the clock of its machine; --at is for custody verify".into(),
+        ));
     }
     let store = args.store.open()?;
     let (policies, _) = trusted(&store, now()?)?;
     let machines = Machines::open(&args.machine, &policies)?;
-    let performance =
-        Performance { args: &args.machine, store: &store, policies: &policies, machines: &machines, cancelled: cancelled()?, ui };
+    let performance = Performance {
+        args: &args.machine,
+        store: &store,
+        policies: &policies,
+        machines: &machines,
+        cancelled: cancelled()?,
+        ui,
+    };
     match (args.task, args.all) {
         (Some(task), _) => {
             let manifest = performance.one(task, true)?;
-            ui.result(&format!("manifest {manifest}"), || Value::object([("ok", Value::Bool(true)), ("manifest", Value::text(manifest))]));
+            ui.result(&format!("manifest {manifest}"), || {
+                Value::object([("ok", Value::Bool(true)), ("manifest", Value::text(manifest))])
+            });
             Ok(())
         }
         (None, Some(authorization)) => performance.all(authorization, args.jobs.max(1)),
@@ -157,7 +186,12 @@ impl Performance<'_> {
         let product = product_of(self.store, self.policies, &task)?;
         let (_, policy) = self.policies.newest();
         let (name, signer) = self.machines.for_step(policy, product, &task.step)?;
-        let repository = self.args.repository.as_ref().map(|path| path.canonicalize().map_err(Error::io(path))).transpose()?;
+        let repository = self
+            .args
+            .repository
+            .as_ref()
+            .map(|path| path.canonicalize().map_err(Error::io(path)))
+            .transpose()?;
         let repository = repository.map(|path| path.display().to_string());
         let worker = Worker {
             store: self.store,
@@ -190,7 +224,13 @@ impl Performance<'_> {
         }
         if waiting.is_empty() {
             let at = format!("authorization {authorization}");
-            return Err(Refusal::new(Code::ChainTaskMissing, at, "tasks that run a command", "none: custody plan makes them").into());
+            return Err(Refusal::new(
+                Code::ChainTaskMissing,
+                at,
+                "tasks that run a command",
+                "none: custody plan makes them",
+            )
+            .into());
         }
         let bar = self.ui.bar(u64::try_from(waiting.len()).unwrap_or_default(), "running tasks");
         let mut done: BTreeMap<StatementId, StatementId> = BTreeMap::new();
@@ -243,7 +283,10 @@ struct State {
 }
 
 impl Board {
-    const fn new(waiting: BTreeMap<StatementId, Task>, done: BTreeMap<StatementId, StatementId>) -> Self {
+    const fn new(
+        waiting: BTreeMap<StatementId, Task>,
+        done: BTreeMap<StatementId, StatementId>,
+    ) -> Self {
         let state = State { waiting, running: BTreeSet::new(), done, fault: None };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
@@ -253,7 +296,10 @@ impl Board {
     fn next(&self, cancelled: &AtomicBool) -> Option<(StatementId, Label)> {
         let mut state = lock(&self.state);
         loop {
-            if state.fault.is_some() || cancelled.load(Ordering::Relaxed) || state.waiting.is_empty() {
+            if state.fault.is_some()
+                || cancelled.load(Ordering::Relaxed)
+                || state.waiting.is_empty()
+            {
                 return None;
             }
             if let Some(id) = state.ready() {
@@ -261,7 +307,10 @@ impl Board {
                 return state.waiting.remove(&id).map(|task| (id, task.step));
             }
             if state.running.is_empty() {
-                state.fault = Some(Refusal::new(Code::ChainCycle, "the tasks", "one that can start", "none").into());
+                state.fault = Some(
+                    Refusal::new(Code::ChainCycle, "the tasks", "one that can start", "none")
+                        .into(),
+                );
                 return None;
             }
             state = self.changed.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -290,8 +339,12 @@ impl Board {
             None if state.waiting.is_empty() => Ok(state.done),
             // only an interrupt leaves tasks behind
             None => {
-                let found = format!("interrupted with {} tasks to go; the same command goes on from here", state.waiting.len());
-                Err(Refusal::new(Code::GateUnavailable, "run --all", "all tasks done", found).into())
+                let found = format!(
+                    "interrupted with {} tasks to go; the same command goes on from here",
+                    state.waiting.len()
+                );
+                Err(Refusal::new(Code::GateUnavailable, "run --all", "all tasks done", found)
+                    .into())
             }
         }
     }
@@ -300,7 +353,9 @@ impl Board {
 impl State {
     fn ready(&self) -> Option<StatementId> {
         let open = |id: &StatementId| self.waiting.contains_key(id) || self.running.contains(id);
-        let blocked = |task: &Task| task.inputs.iter().any(|input| matches!(&input.origin, Origin::Task(id) if open(id)));
+        let blocked = |task: &Task| {
+            task.inputs.iter().any(|input| matches!(&input.origin, Origin::Task(id) if open(id)))
+        };
         self.waiting.iter().find(|(_, task)| !blocked(task)).map(|(id, _)| *id)
     }
 }
@@ -310,11 +365,21 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// The product that a task belongs to, under the newest policy.
-pub(super) fn product_of<'p>(store: &Store, policies: &'p PolicyChain, task: &Task) -> Result<&'p Product, Error> {
+pub(super) fn product_of<'p>(
+    store: &Store,
+    policies: &'p PolicyChain,
+    task: &Task,
+) -> Result<&'p Product, Error> {
     let keyring = policies.keyring();
-    let authorization = statement(store, keyring, task.authorization, "authorization", Statement::as_authorization)?;
-    let request = statement(store, keyring, authorization.request, "request", Statement::as_request)?;
+    let authorization = statement(
+        store,
+        keyring,
+        task.authorization,
+        "authorization",
+        Statement::as_authorization,
+    )?;
+    let request =
+        statement(store, keyring, authorization.request, "request", Statement::as_request)?;
     let (_, policy) = policies.newest();
     Ok(policy.product(&request.release.product)?)
 }
-

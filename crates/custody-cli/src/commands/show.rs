@@ -27,7 +27,14 @@ pub(crate) fn run(args: &ShowArgs, ui: &Ui) -> Result<(), Error> {
     let (envelope, store) = match args.what.parse::<StatementId>() {
         Ok(id) => {
             let store = args.store.open()?;
-            let missing = || Refusal::new(Code::ChainLinkMissing, format!("statement {id}"), "it in the store", "nothing");
+            let missing = || {
+                Refusal::new(
+                    Code::ChainLinkMissing,
+                    format!("statement {id}"),
+                    "it in the store",
+                    "nothing",
+                )
+            };
             (store.get(id)?.ok_or_else(missing)?, Some(store))
         }
         Err(_) => (read_envelope(path)?, None),
@@ -38,7 +45,12 @@ pub(crate) fn run(args: &ShowArgs, ui: &Ui) -> Result<(), Error> {
             ("id", Value::text(envelope.id())),
             ("payloadType", Value::text(envelope.payload_type())),
             ("verified", Value::Bool(false)),
-            ("signatures", Value::list(envelope.signatures().iter().map(|signature| Value::text(claimed_signer(&signature.sig, signature.keyid.as_deref()))))),
+            (
+                "signatures",
+                Value::list(envelope.signatures().iter().map(|signature| {
+                    Value::text(claimed_signer(&signature.sig, signature.keyid.as_deref()))
+                })),
+            ),
             ("payload", Value::text(String::from_utf8_lossy(envelope.unverified_payload()))),
         ])
     });
@@ -50,10 +62,15 @@ fn describe(envelope: &Envelope, store: Option<&Store>) -> Result<String, Error>
     let lines: String = payload.lines().map(|line| shown(line) + "\n").collect();
     let mut text = format!("{BOLD}{}{BOLD:#}  {}\n", envelope.id(), shown(envelope.payload_type()));
     for signature in envelope.signatures() {
-        text += &format!("claims to be signed by {}\n", shown(&claimed_signer(&signature.sig, signature.keyid.as_deref())));
+        text += &format!(
+            "claims to be signed by {}\n",
+            shown(&claimed_signer(&signature.sig, signature.keyid.as_deref()))
+        );
     }
-    text += &format!("{DIM}nothing of this is verified: custody verify does that{DIM:#}\n\n{lines}");
-    let incoming = store.map(|store| store.links_to(&envelope.id().0, None)).transpose()?.unwrap_or_default();
+    text +=
+        &format!("{DIM}nothing of this is verified: custody verify does that{DIM:#}\n\n{lines}");
+    let incoming =
+        store.map(|store| store.links_to(&envelope.id().0, None)).transpose()?.unwrap_or_default();
     if !incoming.is_empty() {
         text += &format!("\n{BOLD}named by{BOLD:#}\n");
     }

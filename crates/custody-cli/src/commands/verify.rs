@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use custody_core::digest::Digests;
 use custody_core::envelope::{Envelope, StatementId};
-use custody_core::statement::Statement;
+use custody_core::statement::{Artifact, Statement};
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 use custody_run::gate;
@@ -13,8 +13,8 @@ use custody_run::run::hash_file;
 use custody_store::{Store, bundle};
 use custody_verify::{Evidence, Expectation, Floor, PolicyChain, Question, Report, Subject};
 
-use crate::context::{ExpectArgs, now, open_key, read, trusted, write_new};
 use crate::context::PassphraseArgs;
+use crate::context::{ExpectArgs, now, open_key, read, trusted, write_new};
 use crate::error::{Error, REJECTED};
 use crate::seen::Seen;
 use crate::ui::Ui;
@@ -69,7 +69,10 @@ pub(crate) fn run(args: &VerifyArgs, ui: &Ui) -> Result<(), Error> {
             Ok(report) => {
                 ui.report(&report);
                 if let Some(accepted) = report.accepted() {
-                    args.summary.as_deref().map(|path| summarize(args, &accepted, path)).transpose()?;
+                    args.summary
+                        .as_deref()
+                        .map(|path| summarize(args, &accepted, path))
+                        .transpose()?;
                 } else {
                     worst = worst.max(REJECTED);
                 }
@@ -93,7 +96,9 @@ fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
         }
         for entry in path.read_dir().map_err(Error::io(path))? {
             let inner = entry.map_err(Error::io(path))?.path();
-            let beside = [".custody.jsonl", ".sha256"].iter().any(|end| inner.to_string_lossy().ends_with(end));
+            let beside = [".custody.jsonl", ".sha256"]
+                .iter()
+                .any(|end| inner.to_string_lossy().ends_with(end));
             if !beside {
                 found.push(inner);
             }
@@ -101,7 +106,13 @@ fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
     }
     found.sort();
     if found.is_empty() {
-        return Err(Refusal::new(Code::ChainStepMissing, "the directory", "files to verify", "none").into());
+        return Err(Refusal::new(
+            Code::ChainStepMissing,
+            "the directory",
+            "files to verify",
+            "none",
+        )
+        .into());
     }
     Ok(found)
 }
@@ -121,11 +132,19 @@ impl Basis {
         let now = args.at.map_or_else(now, Ok)?;
         let pin = args.pin.ok_or_else(|| {
             let expected = "the statement id of the policy that you trust: --pin ID";
-            Refusal::new(Code::PolicyUntrusted, "the command line", expected, "no --pin; what a bundle says of itself proves nothing")
+            Refusal::new(
+                Code::PolicyUntrusted,
+                "the command line",
+                expected,
+                "no --pin; what a bundle says of itself proves nothing",
+            )
         })?;
         let mut envelopes: Vec<Envelope> = Vec::new();
         for path in bundles {
-            envelopes.extend(bundle::read(&read(path)?).map_err(|refusal| refusal.within(&path.display().to_string()))?);
+            envelopes.extend(
+                bundle::read(&read(path)?)
+                    .map_err(|refusal| refusal.within(&path.display().to_string()))?,
+            );
         }
         let seen = Seen::of(pin)?;
         // judging for another time than now is looking back, which what was seen since must not prevent
@@ -137,16 +156,16 @@ impl Basis {
 
     fn from_store(args: &EvidenceArgs, dir: &Path, digests: &Digests) -> Result<Self, Error> {
         let store = Store::open(dir)?;
-        let (now, policies, floor) = match args.at {
-            Some(time) => (time, gate::policies_as_of(&store, time)?, None),
-            None => {
-                let now = now()?;
-                let (policies, floor) = trusted(&store, now)?;
-                (now, policies, floor)
-            }
+        let (now, policies, floor) = if let Some(time) = args.at {
+            (time, gate::policies_as_of(&store, time)?, None)
+        } else {
+            let now = now()?;
+            let (policies, floor) = trusted(&store, now)?;
+            (now, policies, floor)
         };
         let roots = store.manifests_of(&digests.sha256)?;
-        let evidence = if roots.is_empty() { everything(&store)? } else { gate::gather(&store, &roots)? };
+        let evidence =
+            if roots.is_empty() { everything(&store)? } else { gate::gather(&store, &roots)? };
         Ok(Self { evidence, policies, floor, now, seen: None })
     }
 
@@ -163,16 +182,33 @@ impl Basis {
     /// The release that a bundle speaks for: that of the manifests which no other manifest in it
     /// builds on. A file of an older release in the same bundle is not what its holder asks about.
     pub(super) fn speaks_for(&self) -> Expectation {
-        let opened: Vec<_> = self.evidence.iter().filter_map(|envelope| envelope.open::<Statement>(self.policies.keyring()).ok()).collect();
-        let used = |id| opened.iter().filter_map(|signed| signed.unverified().as_manifest()).any(|manifest| manifest.upstream.contains(&id));
-        let find = |id| opened.iter().find(|signed| signed.id() == id).map(custody_core::envelope::Signed::unverified);
+        let opened: Vec<_> = self
+            .evidence
+            .iter()
+            .filter_map(|envelope| envelope.open::<Statement>(self.policies.keyring()).ok())
+            .collect();
+        let used = |id| {
+            opened
+                .iter()
+                .filter_map(|signed| signed.unverified().as_manifest())
+                .any(|manifest| manifest.upstream.contains(&id))
+        };
+        let find = |id| {
+            opened
+                .iter()
+                .find(|signed| signed.id() == id)
+                .map(custody_core::envelope::Signed::unverified)
+        };
         let release = |task| {
             let task = find(task)?.as_task()?;
             let authorization = find(task.authorization)?.as_authorization()?;
             Some(&find(authorization.request)?.as_request()?.release)
         };
-        let last = opened.iter().filter(|signed| signed.unverified().as_manifest().is_some() && !used(signed.id()));
-        let mut releases = last.filter_map(|signed| release(signed.unverified().as_manifest()?.task));
+        let last = opened
+            .iter()
+            .filter(|signed| signed.unverified().as_manifest().is_some() && !used(signed.id()));
+        let mut releases =
+            last.filter_map(|signed| release(signed.unverified().as_manifest()?.task));
         let first = releases.next();
         let one = releases.all(|other| Some(other) == first);
         first.filter(|_| one).map_or_else(Expectation::default, Expectation::of)
@@ -190,21 +226,35 @@ fn verify_file(args: &VerifyArgs, file: &Path) -> Result<Report, Error> {
         (None, Some(name)) => name.to_string_lossy().into_owned(),
         (None, None) => return Err(Error::Usage(format!("{} is no file", file.display()))),
     };
-    let (digests, size) = hash_file(file, true).map_err(Error::io(file))?;
+    let hash = |sha512| hash_file(file, sha512).map_err(Error::io(file));
+    let (digests, size) = hash(false)?;
     let basis = match &args.evidence.store {
         Some(dir) => Basis::from_store(&args.evidence, dir, &digests)?,
-        None if args.evidence.bundles.is_empty() => Basis::from_bundles(&args.evidence, &beside(file)?)?,
+        None if args.evidence.bundles.is_empty() => {
+            Basis::from_bundles(&args.evidence, &beside(file)?)?
+        }
         None => Basis::from_bundles(&args.evidence, &args.evidence.bundles)?,
     };
     let asked = args.expect.expectation();
     let named = args.evidence.store.is_some() || !args.expect.names_no_release();
     let expect = if named { asked } else { Expectation { step: asked.step, ..basis.speaks_for() } };
-    basis.judge(Subject::Artifact { name, digests, size }, expect)
+    let judge = |digests, size| {
+        basis.judge(Subject::Artifact { name: name.clone(), digests, size }, expect.clone())
+    };
+    let report = judge(digests, size)?;
+    // SHA-512 costs more than twice as much: it is computed where somebody recorded it
+    let recorded = |artifact: &Artifact| artifact.digests.sha512.is_some();
+    if report.accepted().is_some_and(|accepted| accepted.artifacts().iter().any(recorded)) {
+        let (digests, size) = hash(true)?;
+        return judge(digests, size);
+    }
+    Ok(report)
 }
 
 /// The bundles that lie beside a file. They are evidence like any other: nothing in them is believed.
 fn beside(file: &Path) -> Result<Vec<PathBuf>, Error> {
-    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory =
+        file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut found = Vec::new();
     for entry in directory.read_dir().map_err(Error::io(directory))? {
         let path = entry.map_err(Error::io(directory))?.path();
@@ -215,12 +265,22 @@ fn beside(file: &Path) -> Result<Vec<PathBuf>, Error> {
     found.sort();
     if found.is_empty() {
         let at = directory.display().to_string();
-        return Err(Refusal::new(Code::ChainLinkMissing, at, "a bundle (*.custody.jsonl) beside the file, or --bundle, or --store", "none").into());
+        return Err(Refusal::new(
+            Code::ChainLinkMissing,
+            at,
+            "a bundle (*.custody.jsonl) beside the file, or --bundle, or --store",
+            "none",
+        )
+        .into());
     }
     Ok(found)
 }
 
-fn summarize(args: &VerifyArgs, accepted: &custody_verify::Accepted<'_>, path: &Path) -> Result<(), Error> {
+fn summarize(
+    args: &VerifyArgs,
+    accepted: &custody_verify::Accepted<'_>,
+    path: &Path,
+) -> Result<(), Error> {
     let key = args.key.as_deref().ok_or_else(|| Error::Usage("--summary needs --key".into()))?;
     let signer = open_key(key, &args.passphrase)?;
     let verifier = format!("{}gate/{}", custody_core::BASE_URI, signer.public_key().id());

@@ -1,5 +1,5 @@
-//! Finding and ending the processes of a run. Each of these calls is about processes that may end at
-//! any moment, so that one is gone is never an error.
+//! Finding and ending the processes of a run. They may end by themselves at any moment, so that one
+//! is gone is never an error.
 
 use std::fs;
 use std::io;

@@ -20,7 +20,7 @@ const FILE: &str = "www/hello-1.1.0.complete.tar";
 /// Runs them all and says how many were refused.
 pub(super) fn run(stage: &Stage<'_>, released: &Released) -> Result<usize, Error> {
     let scene = Scene::set(stage, released)?;
-    let attacks: [fn(&Scene<'_>) -> Result<(), Error>; 10] = [
+    let attacks: [Attack; 10] = [
         byte_in_file,
         byte_in_envelope,
         file_of_another_release,
@@ -36,6 +36,8 @@ pub(super) fn run(stage: &Stage<'_>, released: &Released) -> Result<usize, Error
     Ok(attacks.len())
 }
 
+type Attack = fn(&Scene<'_>) -> Result<(), Error>;
+
 /// The evidence of the release as the attacker holds it.
 struct Scene<'s> {
     stage: &'s Stage<'s>,
@@ -48,10 +50,17 @@ struct Scene<'s> {
 impl<'s> Scene<'s> {
     fn set(stage: &'s Stage<'s>, released: &Released) -> Result<Self, Error> {
         let store = Store::open(&stage.path("store"))?;
-        let envelopes: Vec<Envelope> = gate::gather(&store, &[released.publication])?.iter().cloned().collect();
+        let envelopes: Vec<Envelope> =
+            gate::gather(&store, &[released.publication])?.iter().cloned().collect();
         fs::create_dir(stage.path("attack")).map_err(Error::io(&stage.path("attack")))?;
         let publication = (released.publication, manifest(&envelopes, released.publication)?);
-        Ok(Self { stage, pin: released.pin.to_string(), envelopes, publication, older: released.older })
+        Ok(Self {
+            stage,
+            pin: released.pin.to_string(),
+            envelopes,
+            publication,
+            older: released.older,
+        })
     }
 
     fn content(&self, id: StatementId) -> Result<Statement, Error> {
@@ -96,7 +105,18 @@ impl<'s> Scene<'s> {
 
     /// Verifies a file with this evidence and must be refused.
     fn refused(&self, what: &str, file: &str, bundle: &str, code: Code) -> Result<(), Error> {
-        let words = ["verify", file, "--bundle", bundle, "--pin", &self.pin, "--product", "hello", "--version", "1.1.0"];
+        let words = [
+            "verify",
+            file,
+            "--bundle",
+            bundle,
+            "--pin",
+            &self.pin,
+            "--product",
+            "hello",
+            "--version",
+            "1.1.0",
+        ];
         self.stage.refused(what, &words, Vec::new(), code)
     }
 }
@@ -109,7 +129,10 @@ fn content(envelopes: &[Envelope], id: StatementId) -> Result<Statement, Error> 
 }
 
 fn manifest(envelopes: &[Envelope], id: StatementId) -> Result<Manifest, Error> {
-    content(envelopes, id)?.as_manifest().cloned().ok_or_else(|| Error::Usage(format!("{id} is no manifest")))
+    content(envelopes, id)?
+        .as_manifest()
+        .cloned()
+        .ok_or_else(|| Error::Usage(format!("{id} is no manifest")))
 }
 
 fn byte_in_file(scene: &Scene<'_>) -> Result<(), Error> {
@@ -117,59 +140,103 @@ fn byte_in_file(scene: &Scene<'_>) -> Result<(), Error> {
     let mut bytes = fs::read(&path).map_err(Error::io(&path))?;
     bytes.iter_mut().take(1).for_each(|byte| *byte ^= 1);
     let file = scene.bytes("hello-1.1.0.complete.tar", &bytes)?;
-    scene.refused("one byte changed in the file", &file, &scene.bundle(&scene.envelopes)?, Code::ArtDigestMismatch)
+    scene.refused(
+        "one byte changed in the file",
+        &file,
+        &scene.bundle(&scene.envelopes)?,
+        Code::ArtDigestMismatch,
+    )
 }
 
 fn byte_in_envelope(scene: &Scene<'_>) -> Result<(), Error> {
     let build = scene.manifest_of_step("build")?;
     let text = bundle::write(&scene.envelopes);
-    let old = scene.envelopes.iter().find(|envelope| envelope.id() == build).map(Envelope::unverified_payload).unwrap_or_default();
+    let old = scene
+        .envelopes
+        .iter()
+        .find(|envelope| envelope.id() == build)
+        .map(Envelope::unverified_payload)
+        .unwrap_or_default();
     let mut changed = old.to_vec();
     // a digit in the text, so that it stays a manifest
     if let Some(digit) = changed.iter_mut().rev().find(|byte| **byte == b'1') {
         *digit = b'2';
     }
     let encode = custody_core::encoding::base64;
-    let file = scene.bytes("evidence.jsonl", text.replace(&encode(old), &encode(&changed)).as_bytes())?;
-    scene.refused("one byte changed in the build's manifest", FILE, &file, Code::EnvSignatureInvalid)
+    let file =
+        scene.bytes("evidence.jsonl", text.replace(&encode(old), &encode(&changed)).as_bytes())?;
+    scene.refused(
+        "one byte changed in the build's manifest",
+        FILE,
+        &file,
+        Code::EnvSignatureInvalid,
+    )
 }
 
 impl Scene<'_> {
     /// The manifest of a step of 1.1.0, on which the publication rests.
     fn manifest_of_step(&self, step: &str) -> Result<StatementId, Error> {
-        let found = self.publication.1.upstream.iter().find(|id| self.manifest(**id).is_ok_and(|manifest| manifest.step.as_str() == step));
+        let found =
+            self.publication.1.upstream.iter().find(|id| {
+                self.manifest(**id).is_ok_and(|manifest| manifest.step.as_str() == step)
+            });
         found.copied().ok_or_else(|| Error::Usage(format!("the publication rests on no {step}")))
     }
 }
 
 fn file_of_another_release(scene: &Scene<'_>) -> Result<(), Error> {
     let store = Store::open(&scene.stage.path("store"))?;
-    let older = scene.envelopes.iter().filter_map(|envelope| scene.manifest(envelope.id()).ok()).flat_map(|manifest| manifest.artifacts);
-    let older: Option<Artifact> = older.into_iter().find(|artifact| artifact.name.file_name() == "hello-1.0.0.complete.tar");
+    let older = scene
+        .envelopes
+        .iter()
+        .filter_map(|envelope| scene.manifest(envelope.id()).ok())
+        .flat_map(|manifest| manifest.artifacts);
+    let older: Option<Artifact> =
+        older.into_iter().find(|artifact| artifact.name.file_name() == "hello-1.0.0.complete.tar");
     let artifact = older.ok_or_else(|| Error::Usage("no hello 1.0.0".into()))?;
     let mut bytes = Vec::new();
     store.copy_artifact(&artifact.digests.sha256, &mut bytes)?;
     let file = scene.bytes("hello-1.0.0.complete.tar", &bytes)?;
-    scene.refused("the genuine file of another release", &file, &scene.bundle(&scene.envelopes)?, Code::ChainReleaseMismatch)
+    scene.refused(
+        "the genuine file of another release",
+        &file,
+        &scene.bundle(&scene.envelopes)?,
+        Code::ChainReleaseMismatch,
+    )
 }
 
 fn key_of_another_step(scene: &Scene<'_>) -> Result<(), Error> {
     let forged = scene.forged(scene.publication.1.clone(), "builder")?;
     let file = scene.bundle(&scene.instead(vec![forged]))?;
-    scene.refused("the publication signed with the builder's key", FILE, &file, Code::PolicyKeyPurpose)
+    scene.refused(
+        "the publication signed with the builder's key",
+        FILE,
+        &file,
+        Code::PolicyKeyPurpose,
+    )
 }
 
 fn task_of_another_authorization(scene: &Scene<'_>) -> Result<(), Error> {
     let task = scene.forged(Task { authorization: scene.older, ..scene.task()? }, "scheduler")?;
-    let manifest = scene.forged(Manifest { task: task.id(), ..scene.publication.1.clone() }, "publisher")?;
+    let manifest =
+        scene.forged(Manifest { task: task.id(), ..scene.publication.1.clone() }, "publisher")?;
     let file = scene.bundle(&scene.instead(vec![task, manifest]))?;
-    scene.refused("a task under the authorization of 1.0.0", FILE, &file, Code::ChainReleaseMismatch)
+    scene.refused(
+        "a task under the authorization of 1.0.0",
+        FILE,
+        &file,
+        Code::ChainReleaseMismatch,
+    )
 }
 
 fn signoff_removed(scene: &Scene<'_>) -> Result<(), Error> {
     let authorization = scene.content(scene.task()?.authorization)?;
-    let approver = authorization.as_authorization().and_then(|authorization| authorization.approvers.first().cloned());
-    let rest = scene.envelopes.iter().filter(|envelope| Some(envelope.id()) != approver.as_ref().map(|approver| approver.signoff));
+    let approver = authorization
+        .as_authorization()
+        .and_then(|authorization| authorization.approvers.first().cloned());
+    let rest = scene.envelopes.iter().filter(|envelope| {
+        Some(envelope.id()) != approver.as_ref().map(|approver| approver.signoff)
+    });
     let rest: Vec<Envelope> = rest.cloned().collect();
     scene.refused("one sign-off removed", FILE, &scene.bundle(&rest)?, Code::SignoffMissing)
 }
@@ -178,25 +245,53 @@ fn signoff_removed(scene: &Scene<'_>) -> Result<(), Error> {
 fn second_key_of_one_person(scene: &Scene<'_>) -> Result<(), Error> {
     let stage = scene.stage;
     let propose = [
-        "release", "propose", "--product", "hello", "--version", "1.2.0", "--channel", "release", "--phase", "promote",
-        "--repository", "source",
+        "release",
+        "propose",
+        "--product",
+        "hello",
+        "--version",
+        "1.2.0",
+        "--channel",
+        "release",
+        "--phase",
+        "promote",
+        "--repository",
+        "source",
     ];
-    let arguments: Vec<String> = propose.iter().map(ToString::to_string).chain(stage.key("alice")).collect();
-    let request = stage.quietly(&arguments.iter().map(String::as_str).collect::<Vec<_>>())?.id("id")?.to_string();
+    let arguments: Vec<String> =
+        propose.iter().map(ToString::to_string).chain(stage.key("alice")).collect();
+    let request = stage
+        .quietly(&arguments.iter().map(String::as_str).collect::<Vec<_>>())?
+        .id("id")?
+        .to_string();
     for key in ["bob", "bob-home"] {
-        let signoff = ["release", "sign-off", &request, "--as", "bob", "--role", "releng", "--comment", key];
-        let arguments: Vec<String> = signoff.iter().map(ToString::to_string).chain(stage.key(key)).collect();
+        let signoff =
+            ["release", "sign-off", &request, "--as", "bob", "--role", "releng", "--comment", key];
+        let arguments: Vec<String> =
+            signoff.iter().map(ToString::to_string).chain(stage.key(key)).collect();
         stage.quietly(&arguments.iter().map(String::as_str).collect::<Vec<_>>())?;
     }
     let words = ["release", "authorize", &request];
-    stage.refused("one person's two keys in place of two people", &words, stage.key("desk"), Code::SignoffThresholdNotMet)
+    stage.refused(
+        "one person's two keys in place of two people",
+        &words,
+        stage.key("desk"),
+        Code::SignoffThresholdNotMet,
+    )
 }
 
 fn unexplained_input(scene: &Scene<'_>) -> Result<(), Error> {
     let mut manifest = scene.publication.1.clone();
-    let artifact = manifest.artifacts.first().cloned().ok_or_else(|| Error::Usage("nothing was published".into()))?;
+    let artifact = manifest
+        .artifacts
+        .first()
+        .cloned()
+        .ok_or_else(|| Error::Usage("nothing was published".into()))?;
     let origin = InputOrigin::External("https://cache.example.org/".into());
-    manifest.inputs.push(UsedInput { artifact: Artifact { name: "dist/from-a-cache".parse()?, ..artifact }, origin });
+    manifest.inputs.push(UsedInput {
+        artifact: Artifact { name: "dist/from-a-cache".parse()?, ..artifact },
+        origin,
+    });
     let forged = scene.forged(manifest, "publisher")?;
     let file = scene.bundle(&scene.instead(vec![forged]))?;
     scene.refused("an input that nothing explains", FILE, &file, Code::ChainInputUnaccounted)
@@ -213,12 +308,25 @@ fn two_results(scene: &Scene<'_>) -> Result<(), Error> {
 fn older_policy(scene: &Scene<'_>) -> Result<(), Error> {
     let path = scene.stage.path("policy.toml");
     let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
-    let text = text.replace("\nversion = 1\n", &format!("\nversion = 2\nprevious = \"{}\"\n", scene.pin));
+    let text =
+        text.replace("\nversion = 1\n", &format!("\nversion = 2\nprevious = \"{}\"\n", scene.pin));
     let mut next = Envelope::unsigned::<PolicyText>(text.into_bytes());
     for person in ["alice", "carol"] {
         sign_envelope_as_person(&mut next, &*scene.key(person)?)?;
     }
     let newer: Vec<Envelope> = scene.envelopes.iter().cloned().chain([next]).collect();
-    scene.stage.quietly(&["verify", FILE, "--bundle", &scene.bundle(&newer)?, "--pin", &scene.pin])?;
-    scene.refused("an older policy, after a newer one was seen", FILE, &scene.bundle(&scene.envelopes)?, Code::PolicyRollback)
+    scene.stage.quietly(&[
+        "verify",
+        FILE,
+        "--bundle",
+        &scene.bundle(&newer)?,
+        "--pin",
+        &scene.pin,
+    ])?;
+    scene.refused(
+        "an older policy, after a newer one was seen",
+        FILE,
+        &scene.bundle(&scene.envelopes)?,
+        Code::PolicyRollback,
+    )
 }

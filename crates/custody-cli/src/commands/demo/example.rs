@@ -18,11 +18,13 @@ macro_rules! files {
 const SOURCE: &[(&str, &str)] = files!("source":
     "CHANGES", "VERSION", "pipeline.toml", "scripts/build.sh", "scripts/partial.sh", "scripts/sign.sh",
     "src/greetings.h", "src/hello.c", "tools/delta.c", "tools/suffixes.h");
-const NEXT: &[(&str, &str)] = files!("next": "CHANGES", "VERSION", "pipeline.toml", "src/greetings.h");
+const NEXT: &[(&str, &str)] =
+    files!("next": "CHANGES", "VERSION", "pipeline.toml", "src/greetings.h");
 const POLICY: &str = include_str!("../../../../../examples/hello/policy.toml");
 
 /// Everybody who has a key. The first three are people, and Bob has two.
-const KEYS: [&str; 9] = ["alice", "bob", "bob-home", "carol", "desk", "scheduler", "builder", "signer", "publisher"];
+const KEYS: [&str; 9] =
+    ["alice", "bob", "bob-home", "carol", "desk", "scheduler", "builder", "signer", "publisher"];
 
 /// The repository with its two commits, oldest first.
 pub(super) fn repository(stage: &Stage<'_>) -> Result<[String; 2], Error> {
@@ -30,7 +32,9 @@ pub(super) fn repository(stage: &Stage<'_>) -> Result<[String; 2], Error> {
     fs::create_dir(stage.path("source")).map_err(Error::io(&stage.path("source")))?;
     git(&["init", "--quiet", "--initial-branch=main"])?;
     let mut commits = Vec::new();
-    for (files, message) in [(SOURCE, "hello 1.0.0"), (NEXT, "hello 1.1.0: Dutch and Finnish, partial updates")] {
+    for (files, message) in
+        [(SOURCE, "hello 1.0.0"), (NEXT, "hello 1.1.0: Dutch and Finnish, partial updates")]
+    {
         for (path, text) in files {
             write(&stage.path("source").join(path), text)?;
         }
@@ -58,9 +62,14 @@ pub(super) fn policy(stage: &Stage<'_>) -> Result<StatementId, Error> {
     for name in KEYS {
         let file = format!("keys/{name}");
         let made = stage.quietly(&["key", "generate", &file, "--comment", name])?;
-        text = text.replace(&format!("\"KEY-OF-{name}\""), &format!("\"{} {name}\"", made.text("openssh")?));
+        text = text.replace(
+            &format!("\"KEY-OF-{name}\""),
+            &format!("\"{} {name}\"", made.text("openssh")?),
+        );
     }
-    text = text.replace("POLICY-EXPIRES", &super::policy_expires()?).replace("PUBLISH-TO", &stage.destination());
+    text = text
+        .replace("POLICY-EXPIRES", &super::policy_expires()?)
+        .replace("PUBLISH-TO", &stage.destination());
     write(&stage.path("policy.toml"), &text)?;
     signing_key(stage)?;
     stage.custody(&["policy", "check", "policy.toml"], Vec::new())?;
@@ -72,7 +81,10 @@ pub(super) fn policy(stage: &Stage<'_>) -> Result<StatementId, Error> {
         pin = Some(stage.custody(&sign, Vec::new())?.id("pin")?);
     }
     let pin = pin.ok_or_else(|| Error::Usage("nobody signed the policy".into()))?;
-    stage.custody(&["init", "--policy", "policy.dsse.json", "--pin", &pin.to_string()], vec!["--store".into(), "store".into()])?;
+    stage.custody(
+        &["init", "--policy", "policy.dsse.json", "--pin", &pin.to_string()],
+        vec!["--store".into(), "store".into()],
+    )?;
     Ok(pin)
 }
 

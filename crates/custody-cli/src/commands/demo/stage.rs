@@ -41,7 +41,9 @@ impl Answer {
     pub(super) fn codes(&self) -> Result<Vec<String>, Error> {
         let value = self.value()?;
         match value.get("codes") {
-            Some(Value::Array(codes)) => Ok(codes.iter().filter_map(Value::as_str).map(ToOwned::to_owned).collect()),
+            Some(Value::Array(codes)) => {
+                Ok(codes.iter().filter_map(Value::as_str).map(ToOwned::to_owned).collect())
+            }
             _ => Ok(Vec::new()),
         }
     }
@@ -49,9 +51,16 @@ impl Answer {
     /// In a list of objects, the `wanted` member of the one whose `member` is this text.
     fn find(&self, member: &str, is: &str, wanted: &str) -> Result<StatementId, Error> {
         let value = self.value()?;
-        let Value::Array(items) = &value else { return Err(Error::Usage(format!("no list: {}", self.0))) };
-        let text = |item: &Value<'_>, name: &str| item.get(name).and_then(Value::as_str).map(ToOwned::to_owned);
-        let found = items.iter().find(|item| text(item, member).as_deref() == Some(is)).and_then(|item| text(item, wanted));
+        let Value::Array(items) = &value else {
+            return Err(Error::Usage(format!("no list: {}", self.0)));
+        };
+        let text = |item: &Value<'_>, name: &str| {
+            item.get(name).and_then(Value::as_str).map(ToOwned::to_owned)
+        };
+        let found = items
+            .iter()
+            .find(|item| text(item, member).as_deref() == Some(is))
+            .and_then(|item| text(item, wanted));
         Ok(found.ok_or_else(|| Error::Usage(format!("no {is} in {}", self.0)))?.parse()?)
     }
 }
@@ -110,7 +119,8 @@ impl<'u> Stage<'u> {
     }
 
     fn typed(&self, arguments: &[String]) {
-        let word = |word: &String| if word.contains(' ') { format!("'{word}'") } else { word.clone() };
+        let word =
+            |word: &String| if word.contains(' ') { format!("'{word}'") } else { word.clone() };
         let words: Vec<String> = arguments.iter().map(word).collect();
         self.ui.note(&format!("{DIM}$ custody {}{DIM:#}", words.join(" ")));
     }
@@ -143,17 +153,32 @@ impl<'u> Stage<'u> {
         self.typed(&arguments);
         let output = self.spawn(&arguments, &[])?;
         self.ui.note(&String::from_utf8_lossy(&output.stdout));
-        if output.status.success() { Ok(()) } else { Err(Error::Usage(String::from_utf8_lossy(&output.stderr).into_owned())) }
+        if output.status.success() {
+            Ok(())
+        } else {
+            Err(Error::Usage(String::from_utf8_lossy(&output.stderr).into_owned()))
+        }
     }
 
     /// Runs a command that must be refused with this code, and gives all codes.
-    pub(super) fn refused(&self, what: &str, words: &[&str], more: Vec<String>, code: Code) -> Result<(), Error> {
+    pub(super) fn refused(
+        &self,
+        what: &str,
+        words: &[&str],
+        more: Vec<String>,
+        code: Code,
+    ) -> Result<(), Error> {
         let arguments: Vec<String> = words.iter().map(ToString::to_string).chain(more).collect();
         let output = self.spawn(&arguments, &["--json"])?;
         let answer = Answer(String::from_utf8_lossy(&output.stdout).into_owned());
         let codes = if output.status.success() { Vec::new() } else { answer.codes()? };
         if codes.iter().any(|found| found == code.name()) {
-            self.ui.note(&format!("  {}refused{:#}  {:28} {what}", crate::ui::GOOD, crate::ui::GOOD, code.name()));
+            self.ui.note(&format!(
+                "  {}refused{:#}  {:28} {what}",
+                crate::ui::GOOD,
+                crate::ui::GOOD,
+                code.name()
+            ));
             return Ok(());
         }
         let found = if codes.is_empty() { "acceptance".into() } else { codes.join(", ") };
@@ -168,13 +193,20 @@ impl<'u> Stage<'u> {
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .envs(["AUTHOR", "COMMITTER"].map(|who| (format!("GIT_{who}_NAME"), "Alice")))
-            .envs(["AUTHOR", "COMMITTER"].map(|who| (format!("GIT_{who}_EMAIL"), "alice@example.org")))
+            .envs(
+                ["AUTHOR", "COMMITTER"]
+                    .map(|who| (format!("GIT_{who}_EMAIL"), "alice@example.org")),
+            )
             .output()
             .map_err(Error::io("git".as_ref()))?;
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
-        Err(Error::Usage(format!("git {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr))))
+        Err(Error::Usage(format!(
+            "git {}: {}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stderr)
+        )))
     }
 
     /// The task of a step among those that `plan` printed.

@@ -8,13 +8,14 @@ use custody_core::envelope::StatementId;
 use custody_core::json::Value;
 use custody_core::name::ArtifactName;
 use custody_core::statement::{
-    EarlierManifest, Label, Manifest, Pipeline, PolicyRef, ReleaseId, Request, Source, Statement, short_code,
+    EarlierManifest, Label, Manifest, Pipeline, PolicyRef, ReleaseId, Request, Source, Statement,
+    short_code,
 };
 use custody_core::time::Time;
 use custody_run::repository::{read_file, resolve};
 use custody_store::{Filter, Kind, Store};
-use custody_verify::policy::Product;
 use custody_verify::PolicyChain;
+use custody_verify::policy::Product;
 
 use super::{add, describe, owned_by};
 use crate::context::{KeyArgs, StoreArgs, nonce, now, statement, trusted};
@@ -78,12 +79,21 @@ pub(super) fn run(args: &ProposeArgs, ui: &Ui) -> Result<(), Error> {
     add(&store, &envelope)?;
     let id = envelope.id();
     ui.result(&format!("{}\nrequest {id}", describe(&request, id)), || {
-        Value::object([("ok", Value::Bool(true)), ("id", Value::text(id)), ("shortCode", Value::text(short_code(id)))])
+        Value::object([
+            ("ok", Value::Bool(true)),
+            ("id", Value::text(id)),
+            ("shortCode", Value::text(short_code(id))),
+        ])
     });
     Ok(())
 }
 
-fn request(args: &ProposeArgs, store: &Store, policies: &PolicyChain, created: Time) -> Result<Request, Error> {
+fn request(
+    args: &ProposeArgs,
+    store: &Store,
+    policies: &PolicyChain,
+    created: Time,
+) -> Result<Request, Error> {
     let (id, policy) = policies.newest();
     let product = policy.product(&args.product)?;
     let revision = resolve(&args.repository, &args.commit)?;
@@ -110,7 +120,9 @@ fn request(args: &ProposeArgs, store: &Store, policies: &PolicyChain, created: T
 
 fn parameters(texts: &[String]) -> Result<Vec<(String, String)>, Error> {
     let pair = |text: &String| {
-        let (name, value) = text.split_once('=').ok_or_else(|| Error::Usage(format!("--param {text}: write NAME=VALUE")))?;
+        let (name, value) = text
+            .split_once('=')
+            .ok_or_else(|| Error::Usage(format!("--param {text}: write NAME=VALUE")))?;
         Ok((name.to_owned(), value.to_owned()))
     };
     texts.iter().map(pair).collect()
@@ -143,16 +155,28 @@ fn builds_on(
             });
         }
     }
-    if let Some(absent) = args.builds_on.iter().find(|id| found.iter().all(|entry| entry.manifest != **id)) {
+    if let Some(absent) =
+        args.builds_on.iter().find(|id| found.iter().all(|entry| entry.manifest != **id))
+    {
         return Err(Error::Usage(format!("--builds-on {absent}: no such manifest in the store")));
     }
     found.sort_by(|a, b| (&a.step, a.manifest).cmp(&(&b.step, b.manifest)));
     Ok(found)
 }
 
-fn request_of(store: &Store, policies: &PolicyChain, manifest: &Manifest) -> Result<Request, Error> {
+fn request_of(
+    store: &Store,
+    policies: &PolicyChain,
+    manifest: &Manifest,
+) -> Result<Request, Error> {
     let keyring = policies.keyring();
     let task = statement(store, keyring, manifest.task, "task", Statement::as_task)?;
-    let authorization = statement(store, keyring, task.authorization, "authorization", Statement::as_authorization)?;
+    let authorization = statement(
+        store,
+        keyring,
+        task.authorization,
+        "authorization",
+        Statement::as_authorization,
+    )?;
     statement(store, keyring, authorization.request, "request", Statement::as_request)
 }

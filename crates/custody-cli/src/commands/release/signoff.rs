@@ -32,20 +32,26 @@ pub(crate) struct ShowArgs {
 /// Who says what.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct WordArgs {
+    // clap would ask for the words of an optional group all the same: each asks for the others
     /// Who signs off
-    #[arg(long = "as", value_name = "PERSON")]
+    #[arg(long = "as", value_name = "PERSON", required = false, requires = "role")]
     person: Label,
     /// In which role
-    #[arg(long)]
+    #[arg(long, required = false, requires = "person")]
     role: Label,
     /// What they decide
-    #[arg(long, value_enum, default_value_t = DecisionArg::Approve)]
+    #[arg(long, value_enum, default_value_t = DecisionArg::Approve, requires = "person")]
     decision: DecisionArg,
     /// The earlier approval that a withdrawal ends
-    #[arg(long, value_name = "SIGNOFF", required_if_eq("decision", "withdraw"))]
+    #[arg(
+        long,
+        value_name = "SIGNOFF",
+        required_if_eq("decision", "withdraw"),
+        requires = "person"
+    )]
     withdraws: Option<StatementId>,
     /// What they want to say
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", requires = "person")]
     comment: String,
 }
 
@@ -87,8 +93,19 @@ pub(crate) struct SignoffArgs {
     signature: Option<PathBuf>,
 }
 
-fn compose(word: &WordArgs, content: &custody_core::statement::Request, id: StatementId) -> Result<Signoff, Error> {
-    let signoff = Signoff::of(content, id, word.decision.into(), word.person.clone(), word.role.clone(), now()?);
+fn compose(
+    word: &WordArgs,
+    content: &custody_core::statement::Request,
+    id: StatementId,
+) -> Result<Signoff, Error> {
+    let signoff = Signoff::of(
+        content,
+        id,
+        word.decision.into(),
+        word.person.clone(),
+        word.role.clone(),
+        now()?,
+    );
     if word.withdraws.is_some() && signoff.decision != Decision::Withdraw {
         return Err(Error::Usage("--withdraws goes with --decision withdraw".into()));
     }
@@ -100,7 +117,8 @@ pub(super) fn show(args: &ShowArgs, ui: &Ui) -> Result<(), Error> {
     let (policies, _) = trusted(&store, now()?)?;
     let content = request(&store, &policies, args.request)?;
     let mut text = describe(&content, args.request);
-    let signoff = args.word.as_ref().map(|word| compose(word, &content, args.request)).transpose()?;
+    let signoff =
+        args.word.as_ref().map(|word| compose(word, &content, args.request)).transpose()?;
     let envelope = signoff.map(|signoff| Statement::from(signoff).to_envelope());
     if let Some(envelope) = &envelope {
         text += &format!("\n{}", String::from_utf8_lossy(envelope.unverified_payload()));
@@ -114,8 +132,16 @@ pub(super) fn show(args: &ShowArgs, ui: &Ui) -> Result<(), Error> {
         );
     }
     ui.result(&text, || {
-        Value::object([("id", Value::text(args.request)), ("shortCode", Value::text(short_code(args.request)))])
-            .with("signoff", envelope.as_ref().map(|envelope| Value::text(String::from_utf8_lossy(envelope.unverified_payload()))))
+        Value::object([
+            ("id", Value::text(args.request)),
+            ("shortCode", Value::text(short_code(args.request))),
+        ])
+        .with(
+            "signoff",
+            envelope.as_ref().map(|envelope| {
+                Value::text(String::from_utf8_lossy(envelope.unverified_payload()))
+            }),
+        )
     });
     Ok(())
 }
@@ -127,7 +153,8 @@ pub(super) fn sign_off(args: &SignoffArgs, ui: &Ui) -> Result<(), Error> {
     let envelope = match (&args.word, &args.key, &args.statement, &args.signature) {
         (Some(word), Some(key), None, None) => {
             ui.note(&describe(&content, args.request));
-            let mut envelope = Statement::from(compose(word, &content, args.request)?).to_envelope();
+            let mut envelope =
+                Statement::from(compose(word, &content, args.request)?).to_envelope();
             let signer = open_key(key, &args.passphrase)?;
             custody_sign::sign_envelope_as_person(&mut envelope, &*signer)?;
             envelope
@@ -136,7 +163,11 @@ pub(super) fn sign_off(args: &SignoffArgs, ui: &Ui) -> Result<(), Error> {
             let armored = String::from_utf8_lossy(&read(signature)?).into_owned();
             signed_elsewhere(&read(statement)?, &dearmor(&armored)?)?
         }
-        _ => return Err(Error::Usage("give --as, --role and --key, or --statement and --signature".into())),
+        _ => {
+            return Err(Error::Usage(
+                "give --as, --role and --key, or --statement and --signature".into(),
+            ));
+        }
     };
     let signoff = checked(&envelope, &policies)?;
     if let Some((what, expected, found)) = signoff.difference(&content, args.request) {
@@ -144,7 +175,13 @@ pub(super) fn sign_off(args: &SignoffArgs, ui: &Ui) -> Result<(), Error> {
     }
     add(&store, &envelope)?;
     let id = envelope.id();
-    let text = format!("{}: {} by {} as {}\nsign-off {id}", content.release, signoff.decision.word(), signoff.person, signoff.role);
+    let text = format!(
+        "{}: {} by {} as {}\nsign-off {id}",
+        content.release,
+        signoff.decision.word(),
+        signoff.person,
+        signoff.role
+    );
     ui.result(&text, || Value::object([("ok", Value::Bool(true)), ("id", Value::text(id))]));
     Ok(())
 }
@@ -158,7 +195,13 @@ fn signed_elsewhere(pae: &[u8], blob: &[u8]) -> Result<Envelope, Error> {
     let payload = rest.zip(blank).and_then(|(rest, blank)| rest.get(blank.saturating_add(1)..));
     let mut envelope = Envelope::unsigned::<Statement>(payload.unwrap_or_default().to_vec());
     if envelope.pae() != pae {
-        return Err(Refusal::new(Code::EnvPayloadType, "--statement", "a file that custody release show wrote", "another").into());
+        return Err(Refusal::new(
+            Code::EnvPayloadType,
+            "--statement",
+            "a file that custody release show wrote",
+            "another",
+        )
+        .into());
     }
     let keyid = SshSignature::parse(blob)?.claimed_key().id().to_string();
     envelope.add_signature(Signature { keyid: Some(keyid), sig: blob.to_vec() });
@@ -171,7 +214,14 @@ fn checked(envelope: &Envelope, policies: &PolicyChain) -> Result<Signoff, Error
     let keyring: &Keyring = policies.keyring();
     let signed = envelope.open::<Statement>(keyring)?;
     let signoff = signed.narrow(Statement::as_signoff);
-    let signoff = signoff.ok_or_else(|| Refusal::new(Code::StmtPredicateType, "--statement", "a sign-off", signed.unverified().kind()))?;
+    let signoff = signoff.ok_or_else(|| {
+        Refusal::new(
+            Code::StmtPredicateType,
+            "--statement",
+            "a sign-off",
+            signed.unverified().kind(),
+        )
+    })?;
     let content = (*signoff.unverified()).clone();
     let own = BTreeSet::from([content.person.clone()]);
     for signer in signed.signers() {
