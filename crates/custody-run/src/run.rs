@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -109,13 +110,9 @@ impl Worker<'_> {
             .into());
         }
         let claim = self.claim(id, view)?;
-        let private = self.private()?;
-        let directory = RunDirectory::create(&self.work.join(format!(
-            "custody-{}-{}",
-            id.short(),
-            std::process::id()
-        )))?;
-        let done = self.perform(&accepted, id, task, &directory, &private, live);
+        let room = Room::open(self.work, id)?;
+        let directory = RunDirectory::create(&room.beside())?;
+        let done = self.perform(&accepted, id, task, &directory, room.path(), live);
         // What is left of a run is removed whether it ended well or not; the first fault is told.
         let removed = directory.remove();
         let manifest = done?;
@@ -144,25 +141,13 @@ impl Worker<'_> {
         ))
     }
 
-    fn private(&self) -> Result<TempDir, Refusal> {
-        let tmp = self.store.directory().join("tmp");
-        TempDir::new_in(&tmp).map_err(|error| {
-            Refusal::new(
-                Code::StoreFull,
-                tmp.display().to_string(),
-                "a new directory",
-                error.to_string(),
-            )
-        })
-    }
-
     fn perform(
         &self,
         accepted: &Accepted<'_>,
         id: StatementId,
         task: &Task,
         directory: &RunDirectory,
-        private: &TempDir,
+        private: &Path,
         live: &mut dyn FnMut(&[u8]),
     ) -> Result<Manifest, Stop> {
         stage_inputs(directory, &self.inputs(accepted, task)?)?;
@@ -170,7 +155,7 @@ impl Worker<'_> {
             let from = self.repository.unwrap_or(&source.uri);
             checkout(from, &source.revision, &directory.source())?;
         }
-        let log = private.path().join("log");
+        let log = private.join("log");
         let run = Run {
             task,
             directory,
@@ -183,7 +168,7 @@ impl Worker<'_> {
         if !outcome.end.is_success() {
             return Err(self.failed(task, &outcome, &log));
         }
-        let copies = private.path().join("outputs");
+        let copies = private.join("outputs");
         std::fs::create_dir(&copies).map_err(|error| {
             Refusal::new(
                 Code::StoreFull,
@@ -352,20 +337,13 @@ impl Worker<'_> {
         let report = gate::judge(self.store, id, (self.clock)())?;
         let accepted = accepted(&report)?;
         let (_, task) = task_of(&accepted)?;
-        let destination = task.destination.as_deref().ok_or_else(|| {
-            let found = format!("step {}, which runs a command", task.step);
-            Refusal::new(
-                Code::GateStepMismatch,
-                format!("task {}", id.short()),
-                "a step that publishes",
-                found,
-            )
-        })?;
+        let destination =
+            task.destination.as_deref().ok_or_else(|| runs_a_command(id, &task.step))?;
         let artifacts = published(&accepted)?;
         let place = open(destination)?;
         self.readable(&artifacts)?;
+        vacant(&place, &artifacts)?;
         let claim = self.claim(id, view)?;
-        let started = (self.clock)();
         let intent = |stage, created| Intent {
             task: id,
             stage,
@@ -373,7 +351,7 @@ impl Worker<'_> {
             artifacts: artifacts.clone(),
             created,
         };
-        self.store.add(&[self.sign(intent(Stage::Announced, started))?])?;
+        let started = self.announce(&|created| intent(Stage::Announced, created))?;
         artifacts.par_iter().try_for_each(|artifact| {
             let mut file = self.store.open_artifact(&artifact.digests.sha256)?;
             place.put(&artifact.name, &mut file, &artifact.digests, artifact.size)?;
@@ -388,6 +366,20 @@ impl Worker<'_> {
         let manifest = self.conclude(&claim, manifest)?;
         self.beside(id, manifest)?;
         Ok(manifest)
+    }
+
+    /// Records that the act begins. Each attempt is a statement of its own, or the person's word on one
+    /// would let all others of the same second go on.
+    fn announce(&self, intent: &dyn Fn(Time) -> Intent) -> Result<Time, Refusal> {
+        for _ in 0..30 {
+            let now = (self.clock)();
+            if self.store.add(&[self.sign(intent(now))?])?.new == 1 {
+                return Ok(now);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let expected = "a later time than that of the attempt before";
+        Err(Refusal::new(Code::GateUnavailable, "the clock", expected, "the same"))
     }
 
     /// All of them are hashed before the first is sent: one that is bad lets none out.
@@ -422,7 +414,9 @@ impl Worker<'_> {
                 "nothing",
             )
         })?;
-        let place = open(content.destination.as_deref().unwrap_or_default())?;
+        let destination =
+            content.destination.as_deref().ok_or_else(|| runs_a_command(task, &content.step))?;
+        let place = open(destination)?;
         let stem = format!("{}-{}", content.step, task.short());
         let line =
             |artifact: &Artifact| format!("{}  {}\n", artifact.digests.sha256, artifact.name);
@@ -430,6 +424,28 @@ impl Worker<'_> {
         put(&place, &format!("{stem}.custody.jsonl"), bundle::write(&envelopes).as_bytes())?;
         put(&place, &format!("{stem}.sha256"), sums.as_bytes())
     }
+}
+
+fn runs_a_command(task: StatementId, step: &Label) -> Refusal {
+    let (at, found) =
+        (format!("task {}", task.short()), format!("step {step}, which runs a command"));
+    Refusal::new(Code::GateStepMismatch, at, "a step that publishes", found)
+}
+
+/// Other content in the way is found before the act is announced: then nothing of it has happened.
+fn vacant(place: &Place, artifacts: &[Artifact]) -> Result<(), Refusal> {
+    artifacts.par_iter().try_for_each(|artifact| {
+        let (expected, size) = (&artifact.digests, artifact.size);
+        match place.read_back(&artifact.name, expected.sha512.is_some(), size)? {
+            Some((digests, length)) if length != size || !expected.agree(&digests) => {
+                let at = format!("artifact {} at {}", artifact.name, place.destination());
+                let expected = format!("nothing, or sha256 {}", expected.sha256);
+                let found = format!("sha256 {}", digests.sha256);
+                Err(Refusal::new(Code::GateDestinationConflict, at, expected, found))
+            }
+            _ => Ok(()),
+        }
+    })
 }
 
 fn open(destination: &str) -> Result<Place, Refusal> {
@@ -446,6 +462,57 @@ fn put(place: &Place, name: &str, bytes: &[u8]) -> Result<(), Refusal> {
     let digests = custody_core::digest::Sha256::of(bytes).into();
     let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
     place.put(&name.parse()?, &mut file, &digests, size).map(|_| ())
+}
+
+/// A directory for the log and the copies of outputs, which commands do not reach. Who is killed
+/// leaves it behind, and whoever runs the task next clears it away.
+struct Room {
+    directory: TempDir,
+    _lock: File,
+}
+
+impl Room {
+    fn open(work: &Path, task: StatementId) -> Result<Self, Refusal> {
+        let fault = |error: std::io::Error| {
+            let at = work.display().to_string();
+            Refusal::new(Code::GateUnavailable, at, "a directory to work in", error.to_string())
+        };
+        let prefix = format!("custody-{}-", task.short());
+        clear_away(work, &prefix).map_err(fault)?;
+        let directory = tempfile::Builder::new().prefix(&prefix).tempdir_in(work).map_err(fault)?;
+        let lock = File::open(directory.path()).map_err(fault)?;
+        lock.lock().map_err(fault)?;
+        Ok(Self { directory, _lock: lock })
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Where the command works.
+    fn beside(&self) -> PathBuf {
+        self.path().with_added_extension("run")
+    }
+}
+
+/// Removes the rooms of this task that belong to us and that nobody holds any more.
+fn clear_away(work: &Path, prefix: &str) -> std::io::Result<()> {
+    let own = rustix::process::geteuid().as_raw();
+    for entry in work.read_dir()? {
+        let (entry, path) = entry.map(|entry| (entry.file_name(), entry.path()))?;
+        let found = path.symlink_metadata();
+        let ours = found.is_ok_and(|found| found.is_dir() && found.uid() == own);
+        let room =
+            entry.to_str().is_some_and(|name| name.starts_with(prefix) && !name.ends_with(".run"));
+        if !ours || !room || File::open(&path)?.try_lock().is_err() {
+            continue;
+        }
+        // what cannot be removed is in nobody's way: the next room has another name
+        for left in [path.with_added_extension("run"), path] {
+            std::fs::remove_dir_all(left).unwrap_or_default();
+        }
+    }
+    Ok(())
 }
 
 /// What goes out: the inputs under their file names, each once.

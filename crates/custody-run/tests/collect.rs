@@ -33,7 +33,9 @@ impl World {
 
     fn with(contents: &[(&str, &str)]) -> Self {
         let world = Self::new();
-        contents.iter().for_each(|(name, content)| world.write(name, content));
+        for (name, content) in contents {
+            world.write(name, content);
+        }
         world
     }
 
