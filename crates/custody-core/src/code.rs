@@ -130,6 +130,7 @@ codes! {
     GateDestinationForbidden "GATE_DESTINATION_FORBIDDEN" "the policy does not allow this destination" "publish to a destination that the policy names";
     GateDestinationConflict "GATE_DESTINATION_CONFLICT" "other content is already there" "find out what is there; Custody never overwrites";
     GateAlreadyExecuted "GATE_ALREADY_EXECUTED" "the task was already done, or is in doubt" "look at custody show TASK; an act in doubt needs a person's signed resolution";
+    GateCacheStale "GATE_CACHE_STALE" "evidence came in between verdict and act" "run the command again; it judges anew";
     GateUnavailable "GATE_UNAVAILABLE" "the gate could not decide, so it refuses" "see the message for what was out of reach";
     StoreCorrupt "STORE_CORRUPT" "the store is damaged" "restore the store from a copy; nothing was changed";
     StoreRollback "STORE_ROLLBACK" "the store is an older copy" "restore the newest copy of the store";

@@ -3,7 +3,16 @@
 //! Three types, one direction: an [`Envelope`] is well formed and proves nothing. [`Envelope::open`]
 //! makes a [`Signed`] payload: at least one key of a key ring signed these bytes, and only then were
 //! they parsed. [`Signed::verify`] makes a [`Verified`] one: enough distinct principals who may say
-//! this have said it. There is no other way to make either:
+//! this have said it. There is no other way to make either. What they hold anybody reads:
+//!
+//! ```
+//! use custody_core::envelope::{StatementId, Verified};
+//! fn read<'v, T>(verified: &'v Verified<'_, T>) -> (&'v T, &'v [String], StatementId) {
+//!     (verified.get(), verified.principals(), verified.id())
+//! }
+//! ```
+//!
+//! and nobody makes one up:
 //!
 //! ```compile_fail,E0451
 //! use custody_core::envelope::Verified;

@@ -1,6 +1,6 @@
 //! Strict JSON: one document, no member twice at any depth, whole numbers only, within limits.
 //!
-//! serde_json reads the text; this module adds the rules that it leaves open and the typed access
+//! `serde_json` reads the text; this module adds the rules that it leaves open and the typed access
 //! that our closed documents need. Writing keeps the order of members, so that people read
 //! statements in the order in which they were meant.
 
@@ -115,7 +115,7 @@ struct Seed<'s> {
     depth: usize,
 }
 
-impl<'s> Seed<'s> {
+impl Seed<'_> {
     fn deeper<E: serde::de::Error>(self) -> Result<Self, E> {
         if self.depth >= DEPTH {
             return Err(self.state.fail(
@@ -276,6 +276,7 @@ impl<'a> Value<'a> {
     }
 
     /// Text from anything that can be shown.
+    #[expect(clippy::needless_pass_by_value, reason = "values and references alike")]
     pub fn text(value: impl ToString) -> Self {
         Self::String(Cow::Owned(value.to_string()))
     }
@@ -530,6 +531,7 @@ mod tests {
 
     #[test]
     fn faults_have_their_codes() {
+        let blank = " ".repeat((1 << 20) + 1);
         let deep = "[".repeat(100_000);
         let long = format!("\"{}\"", "x".repeat(70_000));
         let flood = format!("[{}0]", "0,".repeat(MEMBERS));
@@ -555,7 +557,7 @@ mod tests {
             (deep.as_bytes(), Code::ParseDepthExceeded),
             (long.as_bytes(), Code::ParseSizeExceeded),
             (flood.as_bytes(), Code::ParseCountExceeded),
-            (&[b' '; (1 << 20) + 1], Code::ParseSizeExceeded),
+            (blank.as_bytes(), Code::ParseSizeExceeded),
         ];
         for (text, expected) in cases {
             let shown = String::from_utf8_lossy(&text[..text.len().min(60)]);

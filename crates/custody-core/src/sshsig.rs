@@ -194,7 +194,7 @@ pub fn armor(blob: &[u8]) -> String {
         }
         text.push(c);
     }
-    text + "\n" + END + "\n"
+    format!("{text}\n{END}\n")
 }
 
 /// The blob inside the armoured text that `ssh-keygen -Y sign` writes.

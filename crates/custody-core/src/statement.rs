@@ -158,14 +158,15 @@ impl Statement {
     /// The statement as people read it and as it is signed: indented, members in their fixed order.
     pub fn to_json(&self) -> String {
         let (subjects, predicate) = self.write();
-        Value::object([
+        let mut json = Value::object([
             ("_type", Value::text(STATEMENT_TYPE)),
             ("subject", Value::list(subjects.iter().map(Descriptor::write))),
             ("predicateType", Value::text(self.predicate_type())),
             ("predicate", predicate),
         ])
-        .to_pretty()
-            + "\n"
+        .to_pretty();
+        json.push('\n');
+        json
     }
 
     /// An envelope around this statement, to be signed.

@@ -14,7 +14,7 @@ use custody_core::{Code, Refusal};
 use crate::checks::authorization::Tally;
 use crate::checks::{Authority, authorization, manifest, task};
 use crate::evidence::Evidence;
-use crate::policy::listed;
+use crate::policy::{Product, listed};
 use crate::report::{Node, NodeKind, Outcomes, Report, Rule};
 use crate::trust::{Floor, PolicyChain};
 
@@ -138,7 +138,9 @@ fn trace(case: &Case<'_>, name: &str, digests: &Digests, size: u64) -> Report {
         if report.accepted().is_some() {
             return report;
         }
-        let fits = |report: &Report| report.nodes.first().is_some_and(|subject| subject.findings().next().is_none());
+        let fits = |report: &Report| {
+            report.nodes.first().is_some_and(|subject| subject.findings().next().is_none())
+        };
         if best.as_ref().is_none_or(|best| !fits(best) && fits(&report)) {
             best = Some(report);
         }
@@ -162,8 +164,6 @@ pub(crate) struct Case<'e> {
     summaries: Vec<StatementId>,
     decisions: BTreeMap<Sha256, Vec<StatementId>>,
     too_many: bool,
-    /// A statement whose signatures by known keys do not fit.
-    damaged: Option<StatementId>,
 }
 
 impl<'e> Case<'e> {
@@ -177,7 +177,9 @@ impl<'e> Case<'e> {
             question,
             policies,
             evidence,
-            now: question.and_then(|question| question.floor).map_or(now, |floor| now.max(floor.time)),
+            now: question
+                .and_then(|question| question.floor)
+                .map_or(now, |floor| now.max(floor.time)),
             clock: now,
             is_gate: question.is_none_or(|question| matches!(question.subject, Subject::Task(_))),
             opened: BTreeMap::new(),
@@ -186,35 +188,36 @@ impl<'e> Case<'e> {
             summaries: Vec::new(),
             decisions: BTreeMap::new(),
             too_many: evidence.len() > MAX_STATEMENTS,
-            damaged: None,
         };
         if case.too_many {
             return case;
         }
         let products = policies.iter().flat_map(|(_, policy)| policy.products.values());
-        let deciding: BTreeSet<&Label> =
-            products.flat_map(|product| product.steps.values()).filter_map(|step| step.scheduled_by.as_ref()).collect();
+        let deciding: BTreeSet<&Label> = products
+            .flat_map(|product| product.steps.values())
+            .filter_map(|step| step.scheduled_by.as_ref())
+            .collect();
         for envelope in evidence.iter() {
             let opened = envelope.open::<Statement>(policies.keyring());
-            if opened.as_ref().is_err_and(|refusal| refusal.code == Code::EnvSignatureInvalid) {
-                case.damaged.get_or_insert(envelope.id());
-            }
             match opened.as_ref().map(Signed::unverified) {
                 Ok(Statement::Manifest(manifest)) => {
                     case.manifests_of_task.entry(manifest.task).or_default().push(envelope.id());
                     let decided = deciding.contains(&manifest.step).then_some(&manifest.artifacts);
                     for artifact in decided.into_iter().flatten() {
-                        case.decisions.entry(artifact.digests.sha256).or_default().push(envelope.id());
+                        case.decisions
+                            .entry(artifact.digests.sha256)
+                            .or_default()
+                            .push(envelope.id());
                     }
                 }
                 Ok(Statement::Signoff(signoff)) => {
-                    case.about.entry(signoff.request).or_default().push(envelope.id())
+                    case.about.entry(signoff.request).or_default().push(envelope.id());
                 }
                 Ok(Statement::Resolution(resolution)) => {
                     case.about.entry(resolution.task).or_default().push(envelope.id());
                 }
                 Ok(Statement::Intent(intent)) => {
-                    case.about.entry(intent.task).or_default().push(envelope.id())
+                    case.about.entry(intent.task).or_default().push(envelope.id());
                 }
                 Ok(Statement::Summary(_)) => case.summaries.push(envelope.id()),
                 _ => {}
@@ -234,7 +237,15 @@ impl<'e> Case<'e> {
     ) -> Result<Signed<&T>, Refusal> {
         let at = format!("{kind} {}", id.short());
         match self.opened.get(&id) {
-            None => Err(self.absent(id, kind, at)),
+            None => {
+                let expected = format!("the {kind} {id}");
+                Err(Refusal::new(
+                    Code::ChainLinkMissing,
+                    at,
+                    expected,
+                    "it is not among the evidence",
+                ))
+            }
             Some(Err(refusal)) => Err(refusal.clone().within(&at)),
             Some(Ok(signed)) => signed.narrow(part).ok_or_else(|| {
                 Refusal::new(
@@ -247,37 +258,47 @@ impl<'e> Case<'e> {
         }
     }
 
-    /// A changed statement has another id, so the one that is missing may be there as a damaged one.
-    fn absent(&self, id: StatementId, kind: &str, at: String) -> Refusal {
-        let expected = format!("the {kind} {id}");
-        match self.damaged {
-            Some(damaged) => {
-                let found = format!("not among the evidence, and {damaged} there does not fit its signatures: it was changed");
-                Refusal::new(Code::EnvSignatureInvalid, at, expected, found)
-            }
-            None => Refusal::new(Code::ChainLinkMissing, at, expected, "it is not among the evidence"),
-        }
-    }
-
     fn expected(&self, release: &ReleaseId) -> Result<(), Refusal> {
         self.question.map_or(Ok(()), |question| question.expect.check(release))
     }
 
-    fn expected_step(&self, release: &ReleaseId, manifest: &Manifest) -> Result<(), Refusal> {
+    /// Whether a file may come from this manifest: from the step that was asked for, or else from one
+    /// that publishes, where the policy that the release was made under has any.
+    fn expected_step(&self, product: &Product, manifest: &Manifest) -> Result<(), Refusal> {
         let at = format!("manifest of step {}", manifest.step);
-        if let Some(step) = self.question.and_then(|question| question.expect.step.as_ref()) {
+        if let Some(step) = self.expected_maker() {
             let same = *step == manifest.step;
-            let refuse = || Refusal::new(Code::ChainStepMismatch, at, step.to_string(), manifest.step.to_string());
+            let refuse = || {
+                Refusal::new(
+                    Code::ChainStepMismatch,
+                    at,
+                    step.to_string(),
+                    manifest.step.to_string(),
+                )
+            };
             return if same { Ok(()) } else { Err(refuse()) };
         }
-        let (_, newest) = self.policies.newest();
-        let product = newest.product(&release.product)?;
-        let publishing = || product.steps.iter().filter(|(_, step)| !step.destinations.is_empty()).map(|(name, _)| name);
+        let publishing = || {
+            product
+                .steps
+                .iter()
+                .filter(|(_, step)| !step.destinations.is_empty())
+                .map(|(name, _)| name)
+        };
         if publishing().next().is_none() || publishing().any(|step| *step == manifest.step) {
             return Ok(());
         }
         let expected = format!("a publication, by step {}", listed(publishing()));
-        Err(Refusal::new(Code::ChainStepMissing, at, expected, format!("step {}, which publishes nothing", manifest.step)))
+        Err(Refusal::new(
+            Code::ChainStepMissing,
+            at,
+            expected,
+            format!("step {}, which publishes nothing", manifest.step),
+        ))
+    }
+
+    fn expected_maker(&self) -> Option<&Label> {
+        self.question.and_then(|question| question.expect.step.as_ref())
     }
 
     /// All manifests of a task that a known key signed.
@@ -323,21 +344,30 @@ impl<'e> Case<'e> {
         };
         let rank = |signed: &Signed<Statement>| {
             let manifest = signed.unverified().as_manifest().filter(|manifest| lists(manifest))?;
-            Some((!self.may_perform(signed, &manifest.step), !irrevocable(manifest), signed.id()))
+            let other = self.expected_maker().is_some_and(|step| *step != manifest.step);
+            let stranger = !self.may_perform(signed, &manifest.step);
+            Some((other, stranger, !irrevocable(manifest), signed.id()))
         };
         let opened = self.opened.values().filter_map(|opened| opened.as_ref().ok());
         let mut found: Vec<_> = opened.filter_map(rank).collect();
         found.sort_unstable();
-        found.into_iter().map(|(_, _, id)| id).collect()
+        found.into_iter().map(|(_, _, _, id)| id).collect()
     }
 
     fn may_perform(&self, signed: &Signed<Statement>, step: &Label) -> bool {
-        signed.signers().iter().filter(|signer| self.policies.revocation(&signer.key).is_none()).any(|signer| {
-            self.policies.iter().any(|(_, policy)| {
-                let steps = policy.products.values().filter_map(|product| product.steps.get(step));
-                policy.owner(&signer.key).is_some_and(|owner| steps.into_iter().any(|step| step.perform.contains(owner)))
+        signed
+            .signers()
+            .iter()
+            .filter(|signer| self.policies.revocation(&signer.key).is_none())
+            .any(|signer| {
+                self.policies.iter().any(|(_, policy)| {
+                    let steps =
+                        policy.products.values().filter_map(|product| product.steps.get(step));
+                    policy.owner(&signer.key).is_some_and(|owner| {
+                        steps.into_iter().any(|step| step.perform.contains(owner))
+                    })
+                })
             })
-        })
     }
 
     /// Whether the newest policy holds at all now.
@@ -347,15 +377,25 @@ impl<'e> Case<'e> {
             return Ok(());
         }
         let at = format!("policy {} ({})", newest.version, id.short());
-        Err(Refusal::new(Code::PolicyExpired, at, format!("a time before {}", newest.expires), self.now.to_string()))
+        Err(Refusal::new(
+            Code::PolicyExpired,
+            at,
+            format!("a time before {}", newest.expires),
+            self.now.to_string(),
+        ))
     }
 
     /// Envelopes whose signatures do not fit their bytes any more: what was changed on the way.
     fn damaged(&self) -> Vec<StatementId> {
         let changed = |(id, opened): (&StatementId, &Result<Signed<Statement>, Refusal>)| {
             let code = opened.as_ref().err()?.code;
-            let foreign = || self.evidence.get(*id).is_some_and(|envelope| envelope.payload_type() != PolicyText::TYPE);
-            let damaged = code == Code::EnvSignatureInvalid || (code == Code::EnvPayloadType && foreign());
+            let foreign = || {
+                self.evidence
+                    .get(*id)
+                    .is_some_and(|envelope| envelope.payload_type() != PolicyText::TYPE)
+            };
+            let damaged =
+                code == Code::EnvSignatureInvalid || (code == Code::EnvPayloadType && foreign());
             damaged.then_some(*id)
         };
         self.opened.iter().filter_map(changed).collect()
@@ -404,10 +444,10 @@ impl<'c, 'e> Walk<'c, 'e> {
         });
         let listed = explained(self.case, manifest, name, digests, size);
         subject.rests_on.extend(start);
-        let release = manifest.map(|manifest| self.release_of(manifest));
-        let outcomes = match (&listed, &release) {
-            (Ok(artifact), Some(Ok(release))) => Some(Outcomes {
-                release: release.clone(),
+        let authority = manifest.map(|manifest| self.authority_of(manifest));
+        let outcomes = match (&listed, &authority) {
+            (Ok(artifact), Some(Ok(authority))) => Some(Outcomes {
+                release: authority.request.release.clone(),
                 task: None,
                 inputs: Vec::new(),
                 artifacts: Vec::from([(*artifact).clone()]),
@@ -415,15 +455,14 @@ impl<'c, 'e> Walk<'c, 'e> {
             _ => None,
         };
         subject.check(Rule::SubjectExplained, listed.map(|_| ()));
-        if let Some(release) = release {
-            subject.check(
-                Rule::SubjectExpected,
-                release.and_then(|release| {
-                    self.case.expected(&release)?;
-                    manifest.map_or(Ok(()), |manifest| self.case.expected_step(&release, manifest))
-                }),
-            );
+        if let (Some(authority), Some(manifest)) = (authority, manifest) {
+            let expected = authority.and_then(|authority| {
+                self.case.expected(&authority.request.release)?;
+                self.case.expected_step(authority.product, manifest)
+            });
+            subject.check(Rule::SubjectExpected, expected);
         }
+        subject.not_required(Rule::SummaryAccepted, NO_SUMMARY);
         self.nodes.insert(0, subject);
         self.queue.extend(start);
         self.run();
@@ -479,7 +518,8 @@ impl<'c, 'e> Walk<'c, 'e> {
         let mut relies = false;
         for id in origins {
             let full = step.is_none_or(|step| step.full);
-            let vouched = full && step.is_some_and(|step| manifest::vouched(self.case, *id, step, authority));
+            let vouched =
+                full && step.is_some_and(|step| manifest::vouched(self.case, *id, step, authority));
             if vouched || !full {
                 self.stop_at.insert(*id);
             }
@@ -511,16 +551,20 @@ impl<'c, 'e> Walk<'c, 'e> {
         let floor = self.case.question.and_then(|question| question.floor);
         if let Some(floor) = floor.filter(|floor| clock.plus(newest.clock_skew) < floor.time) {
             let expected = format!("a time from {}", floor.time);
-            return Err(Refusal::new(Code::TimeUntrusted, "the clock", expected, clock.to_string()));
+            return Err(Refusal::new(
+                Code::TimeUntrusted,
+                "the clock",
+                expected,
+                clock.to_string(),
+            ));
         }
         self.case.fresh()
     }
 
-    fn release_of(&mut self, manifest: &Manifest) -> Result<ReleaseId, Refusal> {
+    fn authority_of(&mut self, manifest: &Manifest) -> Result<Authority<'c>, Refusal> {
         let task = self.case.statement(manifest.task, "task", Statement::as_task);
         let task = task.map_err(|refusal| task_missing(refusal, manifest))?;
-        let authority = self.authority(task.unverified().authorization)?;
-        Ok(authority.request.release.clone())
+        self.authority(task.unverified().authorization)
     }
 
     fn run(&mut self) {
@@ -582,15 +626,33 @@ impl<'c, 'e> Walk<'c, 'e> {
     /// What the chain misses may be here, changed. A changed document that nothing needs is no fault:
     /// anybody can add one.
     fn intact(&self) -> Result<(), Refusal> {
-        let missing = [Code::ChainLinkMissing, Code::ChainTaskMissing, Code::ChainStepMissing, Code::SignoffMissing];
-        let misses = self.nodes.iter().flat_map(Node::findings).any(|(_, refusal)| missing.contains(&refusal.code));
+        let missing = [
+            Code::ChainLinkMissing,
+            Code::ChainTaskMissing,
+            Code::ChainStepMissing,
+            Code::SignoffMissing,
+        ];
+        let misses = self
+            .nodes
+            .iter()
+            .flat_map(Node::findings)
+            .any(|(_, refusal)| missing.contains(&refusal.code));
         let damaged = if misses { self.case.damaged() } else { Vec::new() };
         if damaged.is_empty() {
             return Ok(());
         }
         let some: Vec<String> = damaged.iter().take(4).map(ToString::to_string).collect();
-        let found = format!("{} that were changed, and may be what is missing: {}", damaged.len(), some.join(", "));
-        Err(Refusal::new(Code::EnvSignatureInvalid, "evidence", "documents as they were signed", found))
+        let found = format!(
+            "{} that were changed, and may be what is missing: {}",
+            damaged.len(),
+            some.join(", ")
+        );
+        Err(Refusal::new(
+            Code::EnvSignatureInvalid,
+            "evidence",
+            "documents as they were signed",
+            found,
+        ))
     }
 }
 

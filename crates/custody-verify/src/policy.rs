@@ -143,6 +143,7 @@ pub struct Phase {
 
 /// One process of the pipeline.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "the policy's own yes and no")]
 pub struct Step {
     /// The phase that it belongs to.
     pub phase: Label,
@@ -217,7 +218,6 @@ impl Policy {
             .map(|entry| (owner, principal, entry))
     }
 
-
     /// The principal who owns the key.
     pub fn owner(&self, key: &KeyId) -> Option<&Label> {
         self.owners.get(key)
@@ -285,8 +285,12 @@ impl Policy {
     ) -> Result<(), Refusal> {
         let refuse =
             |code, expected: &str, found: String| Err(Refusal::new(code, purpose, expected, found));
+        if entry.user_verification && signer.form == Form::Ssh(None) {
+            let found = format!("{owner}'s plain key");
+            return refuse(Code::SignoffUvRequired, "a security key that checks its user", found);
+        }
         let facts = match (&signer.form, principal.is_person) {
-            (Form::Plain, false) => return Ok(()),
+            (Form::Plain, false) | (Form::Ssh(None), true) => return Ok(()),
             (Form::Plain, true) => {
                 return refuse(
                     Code::EnvAlgForbidden,
@@ -301,14 +305,6 @@ impl Policy {
                     format!("{owner}'s SSH signature"),
                 );
             }
-            (Form::Ssh(None), true) if entry.user_verification => {
-                return refuse(
-                    Code::SignoffUvRequired,
-                    "a security key that checks its user",
-                    format!("{owner}'s plain key"),
-                );
-            }
-            (Form::Ssh(None), true) => return Ok(()),
             (Form::Ssh(Some(facts)), true) => facts,
         };
         if !facts.user_present {

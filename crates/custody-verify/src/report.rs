@@ -132,6 +132,7 @@ impl Node {
         self.checks.push(Check { rule, outcome: Outcome::NotRequired(why) });
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "values and references alike")]
     pub(crate) fn fact(&mut self, word: &'static str, value: impl ToString) {
         self.facts.push((word, value.to_string()));
     }
@@ -186,6 +187,12 @@ pub struct Report {
 /// The proof that a report accepts: publishing and running ask for it. Only
 /// [`Report::accepted`] makes one.
 ///
+/// ```
+/// fn read(accepted: custody_verify::Accepted<'_>) -> &custody_verify::Report {
+///     accepted.report()
+/// }
+/// ```
+///
 /// ```compile_fail,E0451
 /// fn forge(report: &custody_verify::Report) -> custody_verify::Accepted<'_> {
 ///     custody_verify::Accepted { report, outcomes: todo!() }
@@ -206,6 +213,11 @@ impl<'r> Accepted<'r> {
     /// The files that the task is given.
     pub fn inputs(&self) -> &'r [AcceptedInput] {
         &self.outcomes.inputs
+    }
+
+    /// The files that the verdict is about, as their manifest lists them.
+    pub fn artifacts(&self) -> &'r [Artifact] {
+        &self.outcomes.artifacts
     }
 
     /// The release.

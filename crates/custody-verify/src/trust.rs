@@ -11,6 +11,7 @@ use custody_core::statement::Label;
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 
+use crate::evidence::Evidence;
 use crate::policy::Policy;
 
 /// What a verifier remembers: it never goes back behind it.
@@ -44,7 +45,8 @@ fn check_root(envelope: &Envelope, judge: &Policy, now: Time) -> Result<(), Refu
     let root =
         |signer: &_| judge.entitled(signer, &judge.root.members, now, "the policy's signature");
     let signed = envelope.open::<PolicyText>(&judge.keyring());
-    let verified = signed.and_then(|signed| signed.by_ref().verify(judge.root.threshold, root).map(|_| ()));
+    let verified =
+        signed.and_then(|signed| signed.by_ref().verify(judge.root.threshold, root).map(|_| ()));
     verified.map_err(|refusal| {
         let below = matches!(refusal.code, Code::EnvThresholdNotMet | Code::EnvKeyUnknown);
         let code = if below { Code::PolicySignatureThreshold } else { refusal.code };
@@ -67,7 +69,8 @@ impl PolicyChain {
         let policy = signed_policy(envelope)?;
         check_root(envelope, &policy, now)?;
         let keyring = policy.keyring();
-        let mut chain = Self { older: Vec::new(), newest: (pin, policy), keyring, revoked: BTreeMap::new() };
+        let mut chain =
+            Self { older: Vec::new(), newest: (pin, policy), keyring, revoked: BTreeMap::new() };
         chain.remember_revocations();
         Ok(chain)
     }
@@ -128,7 +131,9 @@ impl PolicyChain {
         let (_, policy) = &self.newest;
         for (owner, principal) in &policy.principals {
             for entry in principal.keys.iter().filter(|entry| entry.revoked) {
-                self.revoked.entry(entry.key.id()).or_insert_with(|| (policy.version, owner.clone()));
+                self.revoked
+                    .entry(entry.key.id())
+                    .or_insert_with(|| (policy.version, owner.clone()));
             }
         }
     }
@@ -147,11 +152,12 @@ impl PolicyChain {
         floor: Option<Floor>,
         now: Time,
     ) -> Result<Self, Refusal> {
-        let policies: Vec<&Envelope> = envelopes
+        let policies: Evidence = envelopes
             .into_iter()
             .filter(|envelope| envelope.payload_type() == PolicyText::TYPE)
+            .cloned()
             .collect();
-        let first = policies.iter().find(|envelope| envelope.id() == pin);
+        let first = policies.get(pin);
         let first = first.ok_or_else(|| {
             Refusal::new(
                 Code::PolicyUntrusted,
@@ -165,7 +171,8 @@ impl PolicyChain {
             let id = chain.newest.0;
             // signatures first: what the root did not sign is not even read
             let signed = policies.iter().filter(|envelope| {
-                chain.get(envelope.id()).is_none() && check_root(envelope, &chain.newest.1, now).is_ok()
+                chain.get(envelope.id()).is_none()
+                    && check_root(envelope, &chain.newest.1, now).is_ok()
             });
             let mut valid = signed.filter_map(|envelope| {
                 let mut longer = chain.clone();

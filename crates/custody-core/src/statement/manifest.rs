@@ -3,7 +3,7 @@
 
 use alloc::borrow::ToOwned;
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::Predicate;
@@ -127,7 +127,7 @@ impl UsedInput {
         let mut descriptor = self.artifact.to_descriptor();
         match &self.origin {
             InputOrigin::Manifest(id) => {
-                descriptor.annotations.push(("manifest".to_owned(), Value::text(id)))
+                descriptor.annotations.push(("manifest".to_owned(), Value::text(id)));
             }
             InputOrigin::External(uri) => descriptor.uri = Some(uri.clone()),
         }
@@ -218,7 +218,7 @@ impl Predicate for Manifest {
             artifacts: subjects.iter().enumerate().map(named).collect::<Result<_, _>>()?,
             task,
             step: external.parsed("step")?,
-            command: external.each("command", |value, at| value.into_text(at))?,
+            command: external.each("command", Value::into_text)?,
             destination: external.optional_text("destination")?,
             creator: internal.text("taskCreator")?,
             environment: internal.map("environment")?,
@@ -246,7 +246,7 @@ impl Predicate for Manifest {
         for dependency in dependencies {
             match dependency {
                 Dependency::Source(source) if manifest.source.is_none() => {
-                    manifest.source = Some(source)
+                    manifest.source = Some(source);
                 }
                 Dependency::Source(_) => {
                     return Err(Refusal::new(
@@ -276,16 +276,22 @@ impl Predicate for Manifest {
 /// The task that allowed the run: by digest, and by nothing else.
 fn named_task(external: &mut Object<'_>) -> Result<StatementId, Refusal> {
     let at = external.place("task");
-    let value = external
-        .optional("task")
-        .ok_or_else(|| Refusal::new(Code::ChainTaskMissing, at.clone(), "the task's digest", "nothing"))?;
-    let closed = Descriptor::read_closed(value, &at, &[]).map_err(|refusal| match refusal.code {
-        Code::ParseUnknownField => Refusal { code: Code::StmtParameterUnexpected, ..refusal },
-        Code::ParseFieldMissing => Refusal { code: Code::ChainTaskMissing, ..refusal },
-        _ => refusal,
+    let value = external.optional("task").ok_or_else(|| {
+        Refusal::new(Code::ChainTaskMissing, at.clone(), "the task's digest", "nothing")
     })?;
+    let closed =
+        Descriptor::read_closed(value, &at, &[]).map_err(|refusal| match refusal.code {
+            Code::ParseUnknownField => Refusal { code: Code::StmtParameterUnexpected, ..refusal },
+            Code::ParseFieldMissing => Refusal { code: Code::ChainTaskMissing, ..refusal },
+            _ => refusal,
+        })?;
     if closed.name.is_some() || closed.uri.is_some() || closed.digest.len() > 1 {
-        return Err(Refusal::new(Code::StmtParameterUnexpected, at, "one digest and nothing else", "more"));
+        return Err(Refusal::new(
+            Code::StmtParameterUnexpected,
+            at,
+            "one digest and nothing else",
+            "more",
+        ));
     }
     closed.statement_id(&at)
 }
@@ -293,7 +299,7 @@ fn named_task(external: &mut Object<'_>) -> Result<StatementId, Refusal> {
 fn unexpected_parameter(external: Object<'_>) -> Result<(), Refusal> {
     external.finish().map_err(|refusal| Refusal {
         code: Code::StmtParameterUnexpected,
-        found: refusal.found.to_string(),
+        found: refusal.found.clone(),
         ..refusal
     })
 }

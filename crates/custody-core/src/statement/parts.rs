@@ -271,9 +271,17 @@ pub(crate) fn check_names<'n>(
             ));
         }
     }
-    let directory = |name: &&String| name.match_indices('/').any(|(end, _)| name.get(..end).is_some_and(|parent| folded.contains(parent)));
+    let directory = |name: &&String| {
+        name.match_indices('/')
+            .any(|(end, _)| name.get(..end).is_some_and(|parent| folded.contains(parent)))
+    };
     match folded.iter().find(directory) {
-        Some(name) => Err(Refusal::new(Code::ArtNameCollision, at, "no name that is a directory of another", name.as_str())),
+        Some(name) => Err(Refusal::new(
+            Code::ArtNameCollision,
+            at,
+            "no name that is a directory of another",
+            name.as_str(),
+        )),
         None => Ok(()),
     }
 }
@@ -304,9 +312,12 @@ impl Descriptor {
     pub(crate) fn statement_id(&self, at: &str) -> Result<StatementId, Refusal> {
         match self.digests(at)? {
             Digests { sha256, sha512: None } => Ok(StatementId(sha256)),
-            Digests { .. } => {
-                Err(Refusal::new(Code::StmtDigestAlg, format!("{at}.digest"), "sha256 alone", "sha512 beside it"))
-            }
+            Digests { .. } => Err(Refusal::new(
+                Code::StmtDigestAlg,
+                format!("{at}.digest"),
+                "sha256 alone",
+                "sha512 beside it",
+            )),
         }
     }
 
@@ -316,7 +327,11 @@ impl Descriptor {
     }
 
     /// Reads a descriptor inside a predicate of our own, which has these annotations at most.
-    pub(crate) fn read_closed(value: Value<'_>, at: &str, annotations: &[&str]) -> Result<Self, Refusal> {
+    pub(crate) fn read_closed(
+        value: Value<'_>,
+        at: &str,
+        annotations: &[&str],
+    ) -> Result<Self, Refusal> {
         let mut object = value.into_object(at)?;
         let descriptor = Self::take(&mut object, at)?;
         object.finish()?;
@@ -325,7 +340,12 @@ impl Descriptor {
             None => Ok(descriptor),
             Some((name, _)) => {
                 let at = format!("{at}.annotations.{}", name.escape_default());
-                Err(Refusal::new(Code::ParseUnknownField, at, "only members that are defined", format!("{name:?}")))
+                Err(Refusal::new(
+                    Code::ParseUnknownField,
+                    at,
+                    "only members that are defined",
+                    format!("{name:?}"),
+                ))
             }
         }
     }

@@ -1,6 +1,5 @@
 //! The sign-off: one person's word on one request.
 
-use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -204,7 +203,7 @@ impl Predicate for Signoff {
         .with("withdraws", self.withdraws.map(Value::text))
         .with("created", Some(Value::text(self.created)))
         .with("expires", Some(Value::text(self.expires)))
-        .with("comment", Some(Value::text(self.comment.to_owned())));
+        .with("comment", Some(Value::text(self.comment.clone())));
         (Vec::from([Descriptor::statement("request", self.request)]), predicate)
     }
 }

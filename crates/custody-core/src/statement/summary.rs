@@ -1,7 +1,6 @@
 //! The verification summary: a gate's word on what it verified. It is SLSA VSA v1
 //! (<https://slsa.dev/spec/v1.1/verification_summary>).
 
-use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -79,7 +78,7 @@ impl Predicate for Summary {
                 Descriptor::read(value, at)?.statement_id(at)
             })?,
             result,
-            levels: object.each("verifiedLevels", |value, at| value.into_text(at))?,
+            levels: object.each("verifiedLevels", Value::into_text)?,
         };
         object
             .optional("slsaVersion")
@@ -96,7 +95,7 @@ impl Predicate for Summary {
             VerificationResult::Failed => "FAILED",
         };
         let bare = |id: &StatementId| Descriptor { name: None, ..Descriptor::statement("", *id) };
-        let policy = Descriptor { uri: Some(self.policy_uri.to_owned()), ..bare(&self.policy) };
+        let policy = Descriptor { uri: Some(self.policy_uri.clone()), ..bare(&self.policy) };
         let predicate = Value::object([
             ("verifier", Value::object([("id", Value::text(&self.verifier))])),
             ("timeVerified", Value::text(self.verified)),

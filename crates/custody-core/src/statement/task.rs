@@ -159,7 +159,7 @@ impl Predicate for Task {
             authorization: only_statement(&subjects, "authorization")?,
             step: object.parsed("step")?,
             creator: object.text("creator")?,
-            command: object.each("command", |value, at| value.into_text(at))?,
+            command: object.each("command", Value::into_text)?,
             destination: object.optional_text("destination")?,
             variables: object.map("variables")?,
             network: object.boolean("network")?,

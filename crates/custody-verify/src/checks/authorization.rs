@@ -46,8 +46,9 @@ pub(crate) fn check<'c>(
         case.entitled(policy, signer, &product.desk, authorization.not_before, "the authorization")
     };
     let by_desk = signed.clone().verify(NonZeroU32::MIN, desk);
-    let propose =
-        |signer: &_| case.entitled(policy, signer, &product.propose, request.created, "the request");
+    let propose = |signer: &_| {
+        case.entitled(policy, signer, &product.propose, request.created, "the request")
+    };
     let by_proposer = request_signed.clone().verify(NonZeroU32::MIN, propose);
     let proposers =
         by_proposer.as_ref().map(|verified| verified.principals().to_vec()).unwrap_or_default();
@@ -226,7 +227,8 @@ impl Case<'_> {
         purpose: &str,
     ) -> Result<String, Refusal> {
         if let Some((version, owner)) = self.policies.revocation(&signer.key) {
-            let found = format!("{owner}'s key {}, revoked in policy {version}", signer.key.short());
+            let found =
+                format!("{owner}'s key {}, revoked in policy {version}", signer.key.short());
             return Err(Refusal::new(Code::PolicyKeyRevoked, purpose, "a key that holds", found));
         }
         policy.entitled(signer, allowed, when, purpose)
@@ -419,12 +421,11 @@ fn objections(case: &Case<'_>, authority: &Authority<'_>) -> Result<(), Refusal>
         let Some(signed) = said.narrow(Statement::as_signoff) else { continue };
         let signoff = *signed.unverified();
         let code = match signoff.decision {
-            Decision::Approve => continue,
             Decision::Refuse if may_approve(authority, &signoff.person) => Code::SignoffRefused,
             Decision::Withdraw if withdraws_a_counted_approval(authority, signoff) => {
                 Code::SignoffWithdrawn
             }
-            Decision::Refuse | Decision::Withdraw => continue,
+            Decision::Approve | Decision::Refuse | Decision::Withdraw => continue,
         };
         if signature(case, authority.policy, &signed).is_err() {
             continue;
@@ -456,6 +457,21 @@ fn withdraws_a_counted_approval(authority: &Authority<'_>, withdrawal: &Signoff)
     })
 }
 
+/// The approvals that their authors took back, each with the author.
+fn withdrawn<'c>(
+    case: &'c Case<'_>,
+    policy: &Policy,
+    request: StatementId,
+) -> BTreeSet<(StatementId, &'c Label)> {
+    let taken_back = case.about(request).filter_map(|said| {
+        let signed = said.narrow(Statement::as_signoff)?;
+        let signoff = said.unverified().as_signoff()?;
+        let approval = signoff.withdraws.filter(|_| signoff.decision == Decision::Withdraw)?;
+        signature(case, policy, &signed).ok().map(|()| (approval, &signoff.person))
+    });
+    taken_back.collect()
+}
+
 /// What the sign-offs of a request amount to so far.
 #[derive(Clone, Debug)]
 pub struct Tally {
@@ -476,60 +492,71 @@ pub(crate) fn tally(case: &Case<'_>, id: StatementId) -> Result<Tally, Refusal> 
     let product = policy.product(&request.release.product)?;
     let at = format!("request {}", id.short());
     let phase = known_phase(product, request, &at)?;
-    let propose =
-        |signer: &_| case.entitled(policy, signer, &product.propose, request.created, "the request");
+    let propose = |signer: &_| {
+        case.entitled(policy, signer, &product.propose, request.created, "the request")
+    };
     let proposers = signed.clone().verify(NonZeroU32::MIN, propose)?.principals().to_vec();
     named_policy(case, request, &at)?;
     content(policy, product, request, &at)?;
-    let mut authorization = Authorization {
+    let nobody = Authorization {
         request: id,
         approvers: Vec::new(),
         not_before: case.now,
         expires: request.expires,
     };
-    let mut ignored = Vec::new();
-    let mut counted: Vec<Approver> = Vec::new();
-    for said in case.about(id) {
-        let Some(signoff) =
-            said.unverified().as_signoff().filter(|signoff| signoff.decision == Decision::Approve)
-        else {
-            continue;
-        };
-        let approver = Approver {
-            person: signoff.person.clone(),
-            role: signoff.role.clone(),
-            signoff: said.id(),
-        };
-        let authority =
-            Authority { authorization: &authorization, request, policy, product, phase, earlier: Rc::default() };
-        let twice = counted.iter().any(|known| known.person == approver.person);
-        let double = || {
-            Refusal::new(
-                Code::SignoffPersonDuplicate,
-                "sign-offs",
-                "each person once",
-                approver.person.to_string(),
-            )
-        };
-        let verdict =
-            if twice { Err(double()) } else { approval(case, &authority, &approver, &proposers) };
-        match verdict {
-            Ok(()) => counted.push(approver),
-            Err(refusal) => ignored.push((said.id(), refusal)),
-        }
-    }
-    authorization.approvers = counted;
-    let authority = Authority { authorization: &authorization, request, policy, product, phase, earlier: Rc::default() };
+    let authority = |authorization| Authority {
+        authorization,
+        request,
+        policy,
+        product,
+        phase,
+        earlier: Rc::default(),
+    };
+    let (approvers, ignored) = count(case, &authority(&nobody), &proposers);
+    let authorization = Authorization { approvers, ..nobody.clone() };
+    let authority = authority(&authorization);
     let expired = || {
-        Refusal::new(
-            Code::ChainStale,
-            at.clone(),
-            format!("a time before {}", request.expires),
-            case.now.to_string(),
-        )
+        let expected = format!("a time before {}", request.expires);
+        Refusal::new(Code::ChainStale, at.clone(), expected, case.now.to_string())
     };
     let in_time = if case.now < request.expires { case.fresh() } else { Err(expired()) };
     let enough = in_time.and_then(|()| people(case, &authority, &proposers));
     let lacking = enough.and_then(|()| objections(case, &authority)).err();
     Ok(Tally { approvers: authorization.approvers, ignored, lacking })
+}
+
+/// The approvals that count, each person once, and those that do not.
+fn count(
+    case: &Case<'_>,
+    authority: &Authority<'_>,
+    proposers: &[String],
+) -> (Vec<Approver>, Vec<(StatementId, Refusal)>) {
+    let request = authority.authorization.request;
+    let withdrawn = withdrawn(case, authority.policy, request);
+    let (mut counted, mut ignored) = (Vec::<Approver>::new(), Vec::new());
+    for said in case.about(request) {
+        let word = said.unverified().as_signoff();
+        let Some(signoff) = word.filter(|word| word.decision == Decision::Approve) else {
+            continue;
+        };
+        let (person, role) = (signoff.person.clone(), signoff.role.clone());
+        let approver = Approver { person, role, signoff: said.id() };
+        let refuse = |code, expected: &str, found: String| {
+            Err(Refusal::new(code, "sign-offs", expected, found))
+        };
+        let verdict = if withdrawn.contains(&(approver.signoff, &approver.person)) {
+            let found = format!("{}'s withdrawal", approver.person);
+            refuse(Code::SignoffWithdrawn, "an approval that stands", found)
+        } else if counted.iter().any(|known| known.person == approver.person) {
+            let found = approver.person.to_string();
+            refuse(Code::SignoffPersonDuplicate, "each person once", found)
+        } else {
+            approval(case, authority, &approver, proposers)
+        };
+        match verdict {
+            Ok(()) => counted.push(approver),
+            Err(refusal) => ignored.push((said.id(), refusal)),
+        }
+    }
+    (counted, ignored)
 }

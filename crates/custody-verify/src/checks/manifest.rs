@@ -8,7 +8,10 @@ use core::num::NonZeroU32;
 
 use custody_core::envelope::{Signed, StatementId};
 use custody_core::name::{ArtifactName, Pattern};
-use custody_core::statement::{Artifact, InputOrigin, Label, Manifest, Origin, Resolution, Resolve, Source, Stage, Statement, Summary, Task, VerificationResult};
+use custody_core::statement::{
+    Artifact, InputOrigin, Label, Manifest, Origin, Resolution, Resolve, Source, Stage, Statement,
+    Summary, Task, VerificationResult,
+};
 use custody_core::{Code, Refusal};
 
 use super::Authority;
@@ -44,12 +47,9 @@ pub(crate) fn check(walk: &mut Walk<'_, '_>, id: StatementId) -> Vec<StatementId
             node.check(Rule::ManifestTask, Err(refusal));
             node
         }
-        Ok((task, step, authority)) => checks(
-            case,
-            id,
-            &signed,
-            &Context { manifest, task: &task, step, authority: &authority },
-        ),
+        Ok((task, step, authority)) => {
+            checks(case, id, &signed, &Context { manifest, task, step, authority: &authority })
+        }
     };
     walk.task(manifest.task);
     if let Some(node) = walk.nodes.get_mut(position) {
@@ -168,7 +168,7 @@ fn outputs(context: &Context<'_>) -> Result<(), Refusal> {
     for artifact in &manifest.artifacts {
         for (patterns, who) in named {
             if !patterns.iter().any(|pattern| pattern.matches(&artifact.name)) {
-                let listed: Vec<&str> = patterns.iter().map(|pattern| pattern.as_str()).collect();
+                let listed: Vec<&str> = patterns.iter().map(Pattern::as_str).collect();
                 return Err(Refusal::new(
                     Code::ArtUnlisted,
                     at,
@@ -190,8 +190,15 @@ fn outputs(context: &Context<'_>) -> Result<(), Refusal> {
             "none",
         ));
     }
-    if let Some(artifact) = manifest.artifacts.iter().find(|artifact| task.sha512 && artifact.digests.sha512.is_none()) {
-        return Err(Refusal::new(Code::StmtDigestMissing, at, "sha512, as the task asks", artifact.name.as_str()));
+    if let Some(artifact) =
+        manifest.artifacts.iter().find(|artifact| task.sha512 && artifact.digests.sha512.is_none())
+    {
+        return Err(Refusal::new(
+            Code::StmtDigestMissing,
+            at,
+            "sha512, as the task asks",
+            artifact.name.as_str(),
+        ));
     }
     if task.destination.is_some() {
         return published(context, at);
@@ -299,11 +306,7 @@ fn inputs(case: &Case<'_>, context: &Context<'_>) -> Result<(), Refusal> {
     Err(Refusal::new(Code::ChainInputUnaccounted, at, "inputs that the task names", name))
 }
 
-fn differs(
-    at: &str,
-    expected: &Artifact,
-    found: &Artifact,
-) -> Refusal {
+fn differs(at: &str, expected: &Artifact, found: &Artifact) -> Refusal {
     let shown = |artifact: &Artifact| {
         format!("sha256 {}, {} bytes", artifact.digests.sha256, artifact.size)
     };
@@ -325,32 +328,49 @@ fn from_upstream(
     wanted: &Wanted<'_>,
 ) -> Result<usize, Refusal> {
     let at = format!("manifest of step {}", context.manifest.step);
-    let signed = case.statement(id, "manifest", Statement::as_manifest).map_err(|refusal| refusal.within(&at))?;
+    let signed = case
+        .statement(id, "manifest", Statement::as_manifest)
+        .map_err(|refusal| refusal.within(&at))?;
     let upstream = *signed.unverified();
     let by_task = wanted.get(&Origin::Task(upstream.task)).map(Vec::as_slice).unwrap_or_default();
     let by_manifest = wanted.get(&Origin::Manifest(id)).map(Vec::as_slice).unwrap_or_default();
     if by_task.is_empty() && by_manifest.is_empty() {
         let found = format!("a product of step {} ({})", upstream.step, id.short());
-        return Err(Refusal::new(Code::ChainInputUnaccounted, at, "inputs that the task names", found));
+        return Err(Refusal::new(
+            Code::ChainInputUnaccounted,
+            at,
+            "inputs that the task names",
+            found,
+        ));
     }
     let empty = BTreeMap::new();
     let from_here = used.get(&InputOrigin::Manifest(id)).unwrap_or(&empty);
     let approved = Approved::of(context, id);
-    let fits = |patterns: &[&Pattern], name: &ArtifactName| patterns.iter().any(|pattern| pattern.matches(name));
+    let fits = |patterns: &[&Pattern], name: &ArtifactName| {
+        patterns.iter().any(|pattern| pattern.matches(name))
+    };
     let mut count: usize = 0;
     for artifact in &upstream.artifacts {
         let across = fits(by_manifest, &artifact.name);
         let is_wanted = across || fits(by_task, &artifact.name);
-        let refuse = |code, expected: String, found: &str| Err(Refusal::new(code, at.clone(), expected, found));
+        let refuse = |code, expected: String, found: &str| {
+            Err(Refusal::new(code, at.clone(), expected, found))
+        };
         match from_here.get(&artifact.name) {
-            Some(input) if !input.same_bytes(artifact) => return Err(differs(&at, artifact, input)),
+            Some(input) if !input.same_bytes(artifact) => {
+                return Err(differs(&at, artifact, input));
+            }
             Some(_) if is_wanted => count = count.saturating_add(1),
             Some(_) => {
                 let expected = "inputs that the task asks for".into();
                 return refuse(Code::ChainInputUnaccounted, expected, artifact.name.as_str());
             }
             None if is_wanted => {
-                return refuse(Code::ArtMissing, format!("{}, which the task asks for", artifact.name), "not used");
+                return refuse(
+                    Code::ArtMissing,
+                    format!("{}, which the task asks for", artifact.name),
+                    "not used",
+                );
             }
             None => {}
         }
@@ -383,7 +403,12 @@ impl<'r> Approved<'r> {
             Some(listed) => Err(differs(at, listed, artifact)),
             None => {
                 let expected = "files that the request names";
-                Err(Refusal::new(Code::SignoffContentMismatch, at, expected, artifact.name.as_str()))
+                Err(Refusal::new(
+                    Code::SignoffContentMismatch,
+                    at,
+                    expected,
+                    artifact.name.as_str(),
+                ))
             }
         }
     }
@@ -478,10 +503,17 @@ fn single(case: &Case<'_>, id: StatementId, context: &Context<'_>) -> Result<(),
 }
 
 /// Whether somebody who may perform the step signed the manifest.
-pub(crate) fn is_entitled(case: &Case<'_>, id: StatementId, step: &Step, authority: &Authority<'_>) -> bool {
+pub(crate) fn is_entitled(
+    case: &Case<'_>,
+    id: StatementId,
+    step: &Step,
+    authority: &Authority<'_>,
+) -> bool {
     case.statement(id, "manifest", Statement::as_manifest).is_ok_and(|signed| {
         let finished = signed.unverified().finished;
-        let perform = |signer: &_| case.entitled(authority.policy, signer, &step.perform, finished, "the manifest");
+        let perform = |signer: &_| {
+            case.entitled(authority.policy, signer, &step.perform, finished, "the manifest")
+        };
         signed.verify(NonZeroU32::MIN, perform).is_ok()
     })
 }
@@ -497,7 +529,11 @@ fn entitled_results(
     case.manifests_of(task).iter().filter(entitled).copied().collect()
 }
 
-fn superseded(case: &Case<'_>, task: StatementId, authority: &Authority<'_>) -> Option<StatementId> {
+fn superseded(
+    case: &Case<'_>,
+    task: StatementId,
+    authority: &Authority<'_>,
+) -> Option<StatementId> {
     let chosen: BTreeSet<StatementId> = case
         .about(task)
         .filter_map(|said| {
@@ -582,10 +618,12 @@ pub(crate) fn only_result(
             let found = "none: the step has not run, or its manifest is not among the evidence";
             Err(Refusal::new(Code::ChainLinkMissing, at, "its manifest", found))
         }
-        (several, _) => superseded(case, task, authority).filter(|id| several.contains(id)).ok_or_else(|| {
-            let all: Vec<String> = several.iter().map(ToString::to_string).collect();
-            Refusal::new(Code::ChainForked, at, "one manifest", all.join(" and "))
-        }),
+        (several, _) => {
+            superseded(case, task, authority).filter(|id| several.contains(id)).ok_or_else(|| {
+                let all: Vec<String> = several.iter().map(ToString::to_string).collect();
+                Refusal::new(Code::ChainForked, at, "one manifest", all.join(" and "))
+            })
+        }
     }
 }
 
@@ -629,6 +667,7 @@ pub(crate) fn vouched(
 
 /// Whether the summary is about every artifact of the manifest.
 fn lists_all(summary: &Summary, manifest: &Manifest) -> bool {
-    let listed: BTreeMap<&ArtifactName, &Artifact> = summary.artifacts.iter().map(|known| (&known.name, known)).collect();
+    let listed: BTreeMap<&ArtifactName, &Artifact> =
+        summary.artifacts.iter().map(|known| (&known.name, known)).collect();
     manifest.artifacts.iter().all(|artifact| listed.get(&artifact.name) == Some(&artifact))
 }

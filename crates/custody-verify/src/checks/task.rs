@@ -18,7 +18,7 @@ use crate::policy::{Step, listed};
 use crate::report::{AcceptedInput, Node, NodeKind, Rule};
 
 /// Checks a task. Gives the decision manifest that it is a product of, if it is one.
-pub(crate) fn check<'c>(walk: &mut Walk<'c, '_>, id: StatementId) -> Option<StatementId> {
+pub(crate) fn check(walk: &mut Walk<'_, '_>, id: StatementId) -> Option<StatementId> {
     let case = walk.case;
     let mut node = Node::new(NodeKind::Task, Some(id), format!("task {}", id.short()));
     let signed = match case.statement(id, "task", Statement::as_task) {
@@ -102,7 +102,9 @@ fn by_decision(
         })
     };
     // one that may say so before one that may not: nobody's word can crowd out the decision
-    let made = payload.map(|payload| case.decisions(payload).iter().filter(lists).collect::<Vec<_>>()).unwrap_or_default();
+    let made = payload
+        .map(|payload| case.decisions(payload).iter().filter(lists).collect::<Vec<_>>())
+        .unwrap_or_default();
     let step = authority.product.step(decision)?;
     let entitled = made.iter().find(|id| manifest::is_entitled(case, ***id, step, authority));
     entitled.or(made.first()).map(|id| **id).ok_or_else(|| {
@@ -132,7 +134,11 @@ fn content(task: &Task, step: &Step, authority: &Authority<'_>) -> Result<(), Re
         return refuse(Code::StmtParameterUnexpected, "no network".into(), "network".into());
     }
     if step.source && task.source.is_none() {
-        return refuse(Code::ChainSourceMismatch, authority.request.source.to_string(), "none".into());
+        return refuse(
+            Code::ChainSourceMismatch,
+            authority.request.source.to_string(),
+            "none".into(),
+        );
     }
     if let Some(source) = &task.source {
         if !step.source {
@@ -235,9 +241,8 @@ fn from_manifest(
     }
     let earlier = origin_request(case, manifest.task, at)?;
     let (ours, theirs) = (&authority.request.release, &earlier.release);
-    let refuse = |code, expected: String, found: String| {
-        Err(Refusal::new(code, at, expected, found))
-    };
+    let refuse =
+        |code, expected: String, found: String| Err(Refusal::new(code, at, expected, found));
     if theirs.product != ours.product {
         return refuse(
             Code::ChainProductMismatch,
@@ -267,12 +272,21 @@ fn from_manifest(
 }
 
 /// The request that a task was authorized by. It is checked in its own node when the walk gets there.
-fn origin_request<'c>(case: &'c Case<'_>, task: StatementId, at: &str) -> Result<&'c Request, Refusal> {
-    let task = case.statement(task, "task", Statement::as_task).map_err(|refusal| refusal.within(at))?;
+fn origin_request<'c>(
+    case: &'c Case<'_>,
+    task: StatementId,
+    at: &str,
+) -> Result<&'c Request, Refusal> {
+    let task =
+        case.statement(task, "task", Statement::as_task).map_err(|refusal| refusal.within(at))?;
     let id = task.unverified().authorization;
-    let authorization = case.statement(id, "authorization", Statement::as_authorization).map_err(|refusal| refusal.within(at))?;
+    let authorization = case
+        .statement(id, "authorization", Statement::as_authorization)
+        .map_err(|refusal| refusal.within(at))?;
     let id = authorization.unverified().request;
-    let request = case.statement(id, "request", Statement::as_request).map_err(|refusal| refusal.within(at))?;
+    let request = case
+        .statement(id, "request", Statement::as_request)
+        .map_err(|refusal| refusal.within(at))?;
     Ok(*request.unverified())
 }
 
@@ -354,29 +368,48 @@ pub(crate) fn gate_inputs(
         let at = format!("input {} of step {}", input.directory, task.step);
         let id = match input.origin {
             Origin::Manifest(id) => id,
-            Origin::Task(upstream) => {
-                manifest::only_result(case, upstream, authority).map_err(|refusal| refusal.within(&at))?
-            }
+            Origin::Task(upstream) => manifest::only_result(case, upstream, authority)
+                .map_err(|refusal| refusal.within(&at))?,
         };
-        let signed = case.statement(id, "manifest", Statement::as_manifest).map_err(|refusal| refusal.within(&at))?;
+        let signed = case
+            .statement(id, "manifest", Statement::as_manifest)
+            .map_err(|refusal| refusal.within(&at))?;
         let manifest = *signed.unverified();
         origins.insert(id);
         for pattern in &input.patterns {
-            let mut matching = manifest.artifacts.iter().filter(|artifact| pattern.matches(&artifact.name)).peekable();
+            let mut matching = manifest
+                .artifacts
+                .iter()
+                .filter(|artifact| pattern.matches(&artifact.name))
+                .peekable();
             if matching.peek().is_none() {
                 let found = format!("none in the manifest of step {}", manifest.step);
-                return Err(Refusal::new(Code::ArtMissing, at, format!("an artifact that fits {pattern}"), found));
+                return Err(Refusal::new(
+                    Code::ArtMissing,
+                    at,
+                    format!("an artifact that fits {pattern}"),
+                    found,
+                ));
             }
             for artifact in matching {
                 let place = (input.directory.folded(), artifact.name.folded());
                 let known = places.insert(place, (id, &artifact.name));
                 if known.is_some_and(|known| known != (id, &artifact.name)) {
                     let expected = "each file in a place of its own";
-                    return Err(Refusal::new(Code::ArtNameCollision, at, expected, artifact.name.as_str()));
+                    return Err(Refusal::new(
+                        Code::ArtNameCollision,
+                        at,
+                        expected,
+                        artifact.name.as_str(),
+                    ));
                 }
                 if known.is_none() {
                     let directory = input.directory.to_string();
-                    files.push(AcceptedInput { artifact: artifact.clone(), manifest: id, directory });
+                    files.push(AcceptedInput {
+                        artifact: artifact.clone(),
+                        manifest: id,
+                        directory,
+                    });
                 }
             }
         }

@@ -3,7 +3,7 @@
 use alloc::borrow::ToOwned;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
 use core::ops::Range;
@@ -194,7 +194,7 @@ pub(super) fn read(text: &str) -> Result<Policy, PolicyFault> {
         let remedy = "write every member that docs/formats/policy.md lists, and no other";
         locate(text, fault(error.span().unwrap_or(0..0), error.message(), remedy))
     })?;
-    Reader::default().policy(table).map_err(|fault| locate(text, fault))
+    Reader::default().policy(&table).map_err(|fault| locate(text, fault))
 }
 
 fn parsed<T: FromStr<Err = Refusal>>(text: &Text) -> Result<T, Fault> {
@@ -300,7 +300,7 @@ struct Reader {
 }
 
 impl Reader {
-    fn policy(mut self, table: PolicyTable) -> Result<Policy, Fault> {
+    fn policy(mut self, table: &PolicyTable) -> Result<Policy, Fault> {
         if table.policy.get_ref() != TYPE {
             return Err(fault(
                 table.policy.span(),
@@ -328,7 +328,8 @@ impl Reader {
         }
         not_empty(&table.root.people, "person")?;
         let members = set(table.root.people.get_ref(), |label| self.is_person(label), "person")?;
-        let threshold = count(&table.root.threshold, self.able(&members), "people whose keys hold")?;
+        let threshold =
+            count(&table.root.threshold, self.able(&members), "people whose keys hold")?;
         let mut products = BTreeMap::new();
         if table.products.is_empty() {
             return Err(fault(0..0, "no product", "define at least one product"));
@@ -341,7 +342,7 @@ impl Reader {
             let product = self.product(product)?;
             products.insert(parsed(name)?, product);
         }
-        self.nothing_unused(&table)?;
+        self.nothing_unused(table)?;
         let origins = table.origins.iter().map(origin).collect::<Result<_, _>>()?;
         Ok(Policy {
             version,
@@ -369,7 +370,9 @@ impl Reader {
 
     /// Whether all keys are revoked. Who is gone stays in the policy, so that the keys stay revoked.
     fn is_retired(&self, label: &Label) -> bool {
-        self.principals.get(label).is_some_and(|principal| principal.keys.iter().all(|key| key.revoked))
+        self.principals
+            .get(label)
+            .is_some_and(|principal| principal.keys.iter().all(|key| key.revoked))
     }
 
     fn is_machine(&self, label: &Label) -> bool {
@@ -409,7 +412,11 @@ impl Reader {
             }
             let (from, until) = (optional(entry.from.as_ref())?, optional(entry.until.as_ref())?);
             if from.zip(until).is_some_and(|(from, until)| from >= until) {
-                return Err(fault(entry.key.span(), "a key that is never valid", "let `from` be before `until`"));
+                return Err(fault(
+                    entry.key.span(),
+                    "a key that is never valid",
+                    "let `from` be before `until`",
+                ));
             }
             keys.push(Key {
                 key,
@@ -591,16 +598,12 @@ impl Reader {
                 .transpose()?,
             source: table.source,
             inputs: table.inputs.iter().map(input).collect::<Result<_, Fault>>()?,
-            externals: table.externals.iter().map(|uri| place(uri)).collect::<Result<_, _>>()?,
+            externals: table.externals.iter().map(place).collect::<Result<_, _>>()?,
             outputs: table.outputs.get_ref().iter().map(parsed).collect::<Result<_, _>>()?,
             network: table.network,
             full,
             irrevocable: table.irrevocable,
-            destinations: table
-                .destinations
-                .iter()
-                .map(|uri| place(uri))
-                .collect::<Result<_, _>>()?,
+            destinations: table.destinations.iter().map(place).collect::<Result<_, _>>()?,
             max_age: duration(&table.max_age)?,
             summaries: self.machines(&table.summaries)?,
         })
@@ -630,9 +633,8 @@ fn place(uri: &Text) -> Result<String, Fault> {
     let names_a_place = text.split_once("://").is_some_and(|(scheme, rest)| {
         !scheme.is_empty() && !rest.is_empty() && (scheme == "file" || !rest.starts_with('/'))
     });
-    let clean = names_a_place
-        && !text.contains("..")
-        && !text.contains(['%', '@', '\\', '*', '?', ' ']);
+    let clean =
+        names_a_place && !text.contains("..") && !text.contains(['%', '@', '\\', '*', '?', ' ']);
     if clean {
         Ok(text.clone())
     } else {
@@ -663,6 +665,6 @@ fn origin(text: &Text) -> Result<String, Fault> {
 
 impl From<Fault> for Refusal {
     fn from(fault: Fault) -> Self {
-        Self::new(fault.code, "policy", fault.remedy, fault.message.to_string())
+        Self::new(fault.code, "policy", fault.remedy, fault.message.clone())
     }
 }

@@ -8,6 +8,8 @@
 #![allow(
     dead_code,
     unreachable_pub,
+    clippy::unused_self,
+    clippy::similar_names,
     missing_docs,
     missing_debug_implementations,
     clippy::cast_possible_truncation,
@@ -25,18 +27,20 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use custody_core::Code;
 use custody_core::digest::{Digests, Sha256};
 use custody_core::envelope::{Envelope, PolicyText, Signature, StatementId};
 use custody_core::key::PublicKey;
 use custody_core::sshsig;
 use custody_core::statement::{
-    Approver, Artifact, Authorization, Decision, EarlierManifest, External, Input, InputOrigin, Intent, Label,
-    Manifest, Origin, Pipeline, PolicyRef, ReleaseId, Request, Resolution, Resolve, Revision, Signoff, Source, Stage,
-    Statement, Summary, Task, UsedInput,
+    Approver, Artifact, Authorization, Decision, EarlierManifest, External, Input, InputOrigin,
+    Intent, Label, Manifest, Origin, Pipeline, PolicyRef, ReleaseId, Request, Resolution, Resolve,
+    Revision, Signoff, Source, Stage, Statement, Summary, Task, UsedInput,
 };
 use custody_core::time::Time;
-use custody_core::Code;
-use custody_verify::{Evidence, Expectation, Floor, PolicyChain, Question, Report, Subject, verify};
+use custody_verify::{
+    Evidence, Expectation, Floor, PolicyChain, Question, Report, Subject, verify,
+};
 
 /// The moment of `seconds` after the world began.
 pub fn at(seconds: u64) -> Time {
@@ -56,10 +60,12 @@ pub struct Key {
 
 impl Key {
     pub fn of(name: &str) -> Self {
-        let pair = Ed25519KeyPair::from_seed_unchecked(Sha256::of(name.as_bytes()).as_bytes()).unwrap();
+        let pair =
+            Ed25519KeyPair::from_seed_unchecked(Sha256::of(name.as_bytes()).as_bytes()).unwrap();
         let public = PublicKey::Ed25519(pair.public_key().as_ref().try_into().unwrap());
         let people = ["alice", "bob", "carol", "dave", "mallory"];
-        let is_person = people.iter().any(|person| name == *person || name.starts_with(&format!("{person}-")));
+        let is_person =
+            people.iter().any(|person| name == *person || name.starts_with(&format!("{person}-")));
         Self { pair, public, is_person }
     }
 
@@ -114,7 +120,17 @@ keys = [{{ key = "{}" }}, {{ key = "{}" }}]
     for name in ["bob", "carol"] {
         text += &format!("[people.{name}]\nkeys = [{{ key = \"{}\" }}]\n", key(name));
     }
-    let machines = ["desk", "scheduler", "builder", "packer", "signer", "publisher", "gate", "decider", "docs"];
+    let machines = [
+        "desk",
+        "scheduler",
+        "builder",
+        "packer",
+        "signer",
+        "publisher",
+        "gate",
+        "decider",
+        "docs",
+    ];
     for name in machines {
         text += &format!("[machines.{name}]\nkeys = [{{ key = \"{}\" }}]\n", key(name));
     }
@@ -165,8 +181,26 @@ after = ["promote"]
             "",
         ),
         ("decide", "promote", "decider", true, "[]", "tasks/*", "direct", ""),
-        ("extra", "promote", "docs", false, "[]", "extra.txt", "direct", "scheduled-by = \"decide\"\n"),
-        ("smoke", "ship", "docs", false, "[{ step = \"sign\", release = \"same\" }]", "smoke.txt", "direct", ""),
+        (
+            "extra",
+            "promote",
+            "docs",
+            false,
+            "[]",
+            "extra.txt",
+            "direct",
+            "scheduled-by = \"decide\"\n",
+        ),
+        (
+            "smoke",
+            "ship",
+            "docs",
+            false,
+            "[{ step = \"sign\", release = \"same\" }]",
+            "smoke.txt",
+            "direct",
+            "",
+        ),
         (
             "notes",
             "ship",
@@ -179,7 +213,8 @@ after = ["promote"]
         ),
     ];
     for (step, phase, machine, source, inputs, outputs, depth, more) in steps {
-        let schedule = if more.contains("scheduled-by") { "" } else { "schedule = [\"scheduler\"]\n" };
+        let schedule =
+            if more.contains("scheduled-by") { "" } else { "schedule = [\"scheduler\"]\n" };
         text += &format!(
             "\n[products.hello.steps.{step}]\nphase = \"{phase}\"\nperform = [\"{machine}\"]\n{schedule}source = {source}\n\
              inputs = {inputs}\noutputs = [\"{outputs}\"]\nverification = \"{depth}\"\n{lesser}\n{more}"
@@ -210,8 +245,13 @@ pub fn policy_envelope(text: &str, by: &[&str]) -> Envelope {
 /// The next version of a policy, changed further by `edit`.
 pub fn next_version(envelope: &Envelope, edit: impl Fn(String) -> String) -> String {
     let text = String::from_utf8(envelope.unverified_payload().to_vec()).unwrap();
-    let version: u64 = text.lines().find_map(|line| line.strip_prefix("version = ")).unwrap().parse().unwrap();
-    let without: String = text.lines().filter(|line| !line.starts_with("previous = ")).map(|l| format!("{l}\n")).collect();
+    let version: u64 =
+        text.lines().find_map(|line| line.strip_prefix("version = ")).unwrap().parse().unwrap();
+    let without: String = text
+        .lines()
+        .filter(|line| !line.starts_with("previous = "))
+        .map(|l| format!("{l}\n"))
+        .collect();
     let line = format!("version = {version}\n");
     let next = format!("version = {}\nprevious = \"{}\"\n", version + 1, envelope.id());
     edit(without.replace(&line, &next))
@@ -326,7 +366,10 @@ pub fn artifact(name: &str, content: &str) -> Artifact {
 
 pub fn source(prefix: &str) -> Source {
     let digit = if prefix == "old" { "1" } else { "2" };
-    Source { uri: "https://git.example.org/hello".into(), revision: Revision::Git(digit.repeat(40)) }
+    Source {
+        uri: "https://git.example.org/hello".into(),
+        revision: Revision::Git(digit.repeat(40)),
+    }
 }
 
 pub fn release_id(version: &str) -> ReleaseId {
@@ -380,7 +423,10 @@ impl World {
         }
         let others: Option<Vec<&str>> =
             self.builder.signers.get(name).map(|by| by.iter().map(String::as_str).collect());
-        let envelope = signed(Envelope::unsigned::<Statement>(json.into_bytes()), others.as_deref().unwrap_or(by));
+        let envelope = signed(
+            Envelope::unsigned::<Statement>(json.into_bytes()),
+            others.as_deref().unwrap_or(by),
+        );
         let id = envelope.id();
         self.names.insert(id, name.into());
         self.envelopes.insert(name.into(), envelope);
@@ -392,13 +438,23 @@ impl World {
         self.envelopes.remove(name).unwrap_or_else(|| panic!("no {name}"));
     }
 
-    fn phase(&mut self, prefix: &str, version: &str, phase: &str, start: u64, builds_on: Vec<EarlierManifest>) -> StatementId {
+    fn phase(
+        &mut self,
+        prefix: &str,
+        version: &str,
+        phase: &str,
+        start: u64,
+        builds_on: Vec<EarlierManifest>,
+    ) -> StatementId {
         let name = |what: &str| format!("{prefix}/{phase}/{what}");
         let request = Request {
             release: release_id(version),
             phase: label(phase),
             source: source(prefix),
-            pipeline: Pipeline { path: "pipeline.toml".parse().unwrap(), sha256: Sha256::of(b"pipeline") },
+            pipeline: Pipeline {
+                path: "pipeline.toml".parse().unwrap(),
+                sha256: Sha256::of(b"pipeline"),
+            },
             policy: PolicyRef { version: 1, id: self.pin },
             builds_on,
             parameters: vec![("locale".into(), "en".into())],
@@ -410,19 +466,36 @@ impl World {
         let request = self.get_request(&name("request"));
         let mut approvers = Vec::new();
         for person in ["bob", "carol"] {
-            let signoff = Signoff::of(&request, id, Decision::Approve, label(person), label("releng"), at(start + 100));
+            let signoff = Signoff::of(
+                &request,
+                id,
+                Decision::Approve,
+                label(person),
+                label("releng"),
+                at(start + 100),
+            );
             let signoff_name = name(&format!("signoff/{person}"));
             let signoff_id = self.add(&signoff_name, signoff, &[person]);
             let said = self.get_signoff(&signoff_name);
             approvers.push(Approver { person: said.person, role: said.role, signoff: signoff_id });
         }
-        let authorization =
-            Authorization { request: id, approvers, not_before: at(start + 200), expires: at(start + 80_000) };
+        let authorization = Authorization {
+            request: id,
+            approvers,
+            not_before: at(start + 200),
+            expires: at(start + 80_000),
+        };
         self.add(&name("authorization"), authorization, &["desk"])
     }
 
     /// A task of the step as the scheduler makes it.
-    pub fn task_of(&self, prefix: &str, step: &str, authorization: StatementId, created: u64) -> Task {
+    pub fn task_of(
+        &self,
+        prefix: &str,
+        step: &str,
+        authorization: StatementId,
+        created: u64,
+    ) -> Task {
         Task {
             authorization,
             step: label(step),
@@ -443,7 +516,11 @@ impl World {
     }
 
     pub fn input(origin: Origin, directory: &str, pattern: &str) -> Input {
-        Input { origin, directory: directory.parse().unwrap(), patterns: vec![pattern.parse().unwrap()] }
+        Input {
+            origin,
+            directory: directory.parse().unwrap(),
+            patterns: vec![pattern.parse().unwrap()],
+        }
     }
 
     /// Runs a task as an honest worker does: takes what it asks for and makes these files.
@@ -453,9 +530,14 @@ impl World {
         for input in &task.inputs {
             let id = match input.origin {
                 Origin::Manifest(id) => id,
-                Origin::Task(task) => self.result_of(task),
+                Origin::Task(task) => match self.result_of(task) {
+                    Some(id) => id,
+                    None => continue,
+                },
             };
-            let Some(manifest) = self.names.get(&id).and_then(|name| self.statements.get(name)?.as_manifest()) else {
+            let Some(manifest) =
+                self.names.get(&id).and_then(|name| self.statements.get(name)?.as_manifest())
+            else {
                 continue;
             };
             if !upstream.contains(&id) {
@@ -463,12 +545,18 @@ impl World {
             }
             for artifact in &manifest.artifacts {
                 if input.patterns.iter().any(|pattern| pattern.matches(&artifact.name)) {
-                    inputs.push(UsedInput { artifact: artifact.clone(), origin: InputOrigin::Manifest(id) });
+                    inputs.push(UsedInput {
+                        artifact: artifact.clone(),
+                        origin: InputOrigin::Manifest(id),
+                    });
                 }
             }
         }
         for External { artifact, uri } in &task.externals {
-            inputs.push(UsedInput { artifact: artifact.clone(), origin: InputOrigin::External(uri.clone()) });
+            inputs.push(UsedInput {
+                artifact: artifact.clone(),
+                origin: InputOrigin::External(uri.clone()),
+            });
         }
         Manifest {
             artifacts: made,
@@ -489,12 +577,19 @@ impl World {
         }
     }
 
-    fn result_of(&self, task: StatementId) -> StatementId {
-        let results = self.statements.iter().filter(|(_, s)| s.as_manifest().is_some_and(|m| m.task == task));
-        results.map(|(name, _)| self.id(name)).next().unwrap()
+    fn result_of(&self, task: StatementId) -> Option<StatementId> {
+        let name = self.names.get(&task)?.strip_suffix("task")?;
+        self.envelopes.get(&format!("{name}manifest")).map(Envelope::id)
     }
 
-    fn step(&mut self, prefix: &str, task: Task, machine: &str, started: u64, made: &[(&str, &str)]) -> StatementId {
+    fn step(
+        &mut self,
+        prefix: &str,
+        task: Task,
+        machine: &str,
+        started: u64,
+        made: &[(&str, &str)],
+    ) -> StatementId {
         let name = format!("{prefix}/{}", task.step);
         self.add(&format!("{name}/task"), task, &["scheduler"]);
         let made = made.iter().map(|(path, file)| artifact(path, &content(prefix, file))).collect();
@@ -511,11 +606,18 @@ impl World {
         let t = start + 300;
         let mut build = self.task_of(prefix, "build", promote, t);
         build.source = Some(source(prefix));
-        self.step(prefix, build, "builder", t + 10, &[("dist/hello", "hello"), ("dist/hello.mar", "hello.mar")]);
+        self.step(
+            prefix,
+            build,
+            "builder",
+            t + 10,
+            &[("dist/hello", "hello"), ("dist/hello.mar", "hello.mar")],
+        );
         let build_task = Origin::Task(self.id(&format!("{prefix}/build/task")));
         let mut sign = self.task_of(prefix, "sign", promote, t);
         sign.inputs.push(Self::input(build_task, "build", "dist/*"));
-        let mut files = vec![("signed/hello", "hello, signed"), ("signed/hello.mar", "hello.mar, signed")];
+        let mut files =
+            vec![("signed/hello", "hello, signed"), ("signed/hello.mar", "hello.mar, signed")];
         if with_partial {
             let mut partial = self.task_of(prefix, "partial", promote, t);
             let old = Origin::Manifest(self.id("old/build/manifest"));
@@ -537,10 +639,18 @@ impl World {
         let mut decide = self.task_of(prefix, "decide", promote, t);
         decide.source = Some(source(prefix));
         self.add(&format!("{prefix}/decide/task"), decide, &["scheduler"]);
-        let manifest = self.run(&format!("{prefix}/decide/task"), t + 10, vec![artifact("tasks/extra.json", &task)]);
+        let manifest = self.run(
+            &format!("{prefix}/decide/task"),
+            t + 10,
+            vec![artifact("tasks/extra.json", &task)],
+        );
         self.add(&format!("{prefix}/decide/manifest"), manifest, &["decider"]);
         self.add(&format!("{prefix}/extra/task"), extra, &["decider"]);
-        let manifest = self.run(&format!("{prefix}/extra/task"), t + 100, vec![artifact("extra.txt", &content(prefix, "extra"))]);
+        let manifest = self.run(
+            &format!("{prefix}/extra/task"),
+            t + 100,
+            vec![artifact("extra.txt", &content(prefix, "extra"))],
+        );
         self.add(&format!("{prefix}/extra/manifest"), manifest, &["docs"]);
 
         let signed = self.earlier(&format!("{prefix}/sign/manifest"), "**");
@@ -558,7 +668,8 @@ impl World {
         publish.destination = Some(format!("s3://releases/hello/{version}"));
         publish.network = true;
         publish.inputs.push(Self::input(sign, "signed", "signed/*"));
-        let made: Vec<(&str, &str)> = files.iter().map(|(path, file)| (path.trim_start_matches("signed/"), *file)).collect();
+        let made: Vec<(&str, &str)> =
+            files.iter().map(|(path, file)| (path.trim_start_matches("signed/"), *file)).collect();
         self.step(prefix, publish, "publisher", t + 100, &made);
     }
 
@@ -568,7 +679,11 @@ impl World {
         EarlierManifest {
             step: content.step.clone(),
             manifest: self.id(manifest),
-            artifacts: content.artifacts.into_iter().filter(|artifact| pattern.matches(&artifact.name)).collect(),
+            artifacts: content
+                .artifacts
+                .into_iter()
+                .filter(|artifact| pattern.matches(&artifact.name))
+                .collect(),
         }
     }
 
@@ -604,12 +719,19 @@ impl World {
     }
 
     pub fn file_from(&self, evidence: &Evidence) -> Report {
-        verify(&self.ask("hello.partial", &content("new", "partial, signed")), evidence, &self.chain(), self.now)
+        verify(
+            &self.ask("hello.partial", &content("new", "partial, signed")),
+            evidence,
+            &self.chain(),
+            self.now,
+        )
     }
 
-    /// Asks for another file of this release.
-    pub fn other_file(&self, name: &str, file: &str) -> Report {
-        verify(&self.ask(name, &content("new", file)), &self.evidence(), &self.chain(), self.now)
+    /// Asks for the file that the decided task makes and nobody publishes.
+    pub fn extra_file(&self) -> Report {
+        let mut question = self.ask("extra.txt", &content("new", "extra"));
+        question.expect.step = Some(label("extra"));
+        verify(&question, &self.evidence(), &self.chain(), self.now)
     }
 
     pub fn gate_question(&self, task: &str) -> Question {
@@ -664,7 +786,9 @@ impl World {
 }
 
 pub fn findings(report: &Report) -> String {
-    let lines = report.findings().map(|(node, rule, refusal)| format!("\n  {} [{}] {refusal}", node.title, rule.name()));
+    let lines = report
+        .findings()
+        .map(|(node, rule, refusal)| format!("\n  {} [{}] {refusal}", node.title, rule.name()));
     lines.collect()
 }
 
