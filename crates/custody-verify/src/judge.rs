@@ -157,7 +157,6 @@ pub(crate) struct Case<'e> {
     /// What is judged for: never earlier than a time that was verified before.
     pub(crate) now: Time,
     clock: Time,
-    pub(crate) is_gate: bool,
     opened: BTreeMap<StatementId, Result<Signed<Statement>, Refusal>>,
     manifests_of_task: BTreeMap<StatementId, Vec<StatementId>>,
     about: BTreeMap<StatementId, Vec<StatementId>>,
@@ -181,7 +180,6 @@ impl<'e> Case<'e> {
                 .and_then(|question| question.floor)
                 .map_or(now, |floor| now.max(floor.time)),
             clock: now,
-            is_gate: question.is_none_or(|question| matches!(question.subject, Subject::Task(_))),
             opened: BTreeMap::new(),
             manifests_of_task: BTreeMap::new(),
             about: BTreeMap::new(),

@@ -182,6 +182,8 @@ pub struct StepInput {
     pub step: Label,
     /// Whether they may, and must, come from another release of the same product.
     pub other_release: bool,
+    /// Whether the step must take something from there: a scan that nobody may skip.
+    pub required: bool,
 }
 
 impl Policy {

@@ -667,6 +667,22 @@ fn an_input_from_a_step_that_is_not_allowed_is_refused() {
     assert_refused(&change().policy(no_after).build().file(), Code::ChainReleaseMismatch);
 }
 
+/// `chain-step-skipped`: a step that the policy requires cannot be left out.
+#[test]
+fn a_required_step_is_not_skipped() {
+    let required = |text: String| {
+        let inputs = "inputs = [{ step = \"build\", release = \"same\" }, { step = \"partial\", release = \"same\"";
+        assert!(text.contains(inputs));
+        text.replace(inputs, &format!("{inputs}, required = true"))
+    };
+    assert_accepted(&change().policy(required).build().file());
+    let skip = |task: &mut custody_core::statement::Task| {
+        task.inputs.retain(|input| input.directory.as_str() != "partial");
+    };
+    let refused = change().policy(required).task("new/sign/task", skip).build().file();
+    assert_refused(&refused, Code::ChainStepMissing);
+}
+
 /// `chain-stale-task`, `chain-time-order`.
 #[test]
 fn contradicting_times_are_refused() {

@@ -9,7 +9,7 @@ use core::num::NonZeroU32;
 
 use custody_core::envelope::{Signed, Signer, StatementId};
 use custody_core::statement::{
-    Approver, Authorization, Decision, Label, Request, Signoff, Statement,
+    Approver, Authorization, Decision, Label, ReleaseId, Request, Signoff, Statement,
 };
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
@@ -93,17 +93,16 @@ fn describe(node: &mut Node, authority: &Authority<'_>) {
     node.rests_on.extend(authority.authorization.approvers.iter().map(|approver| approver.signoff));
 }
 
-/// The policy that judges a release: at a gate the newest; afterwards the one that it was proposed
-/// under, with the newest one's revocations.
+/// The policy that judges a release: the newest where it is being made, at the desk and at a gate;
+/// afterwards, and for an older release behind one, the policy that it was proposed under, with all
+/// revocations since.
 fn applicable<'c>(case: &'c Case<'_>, request: &Request) -> Result<&'c Policy, Refusal> {
     let (_, newest) = case.policies.newest();
-    if case.is_gate
-        && request.release.instance == newest.instance
-        && case.policies.get(request.policy.id).is_some()
-    {
+    let named = case.policies.get(request.policy.id);
+    if case.is_being_made(&request.release) && named.is_some() {
         return Ok(newest);
     }
-    case.policies.get(request.policy.id).ok_or_else(|| unknown_policy(case, request))
+    named.ok_or_else(|| unknown_policy(case, request))
 }
 
 fn unknown_policy(case: &Case<'_>, request: &Request) -> Refusal {
@@ -191,7 +190,7 @@ fn time(case: &Case<'_>, authority: &Authority<'_>) -> Result<(), Refusal> {
             authorization.not_before.to_string(),
         );
     }
-    if case.is_gate && case.is_current(authority) && case.now >= authorization.expires {
+    if case.is_current(authority) && case.now >= authorization.expires {
         return refuse(
             Code::ChainStale,
             format!("a time before {}", authorization.expires),
@@ -205,13 +204,23 @@ impl Case<'_> {
     /// Whether the gate is asked about a task under this very authorization, rather than about one
     /// that builds on it.
     fn is_current(&self, authority: &Authority<'_>) -> bool {
-        let Some(Subject::Task(id)) = self.question.map(|question| &question.subject) else {
-            return false;
-        };
-        let task = self.statement(*id, "task", Statement::as_task);
-        let under = |id| self.statement(id, "authorization", Statement::as_authorization);
-        let authorization = task.and_then(|task| under(task.unverified().authorization));
-        authorization.is_ok_and(|signed| *signed.unverified() == authority.authorization)
+        self.gated().is_some_and(|authorization| authorization == authority.authorization)
+    }
+
+    /// The authorization of the task that the gate is asked about.
+    fn gated(&self) -> Option<&Authorization> {
+        let Subject::Task(id) = self.question?.subject else { return None };
+        let task = self.statement(id, "task", Statement::as_task).ok()?;
+        let id = task.unverified().authorization;
+        let signed = self.statement(id, "authorization", Statement::as_authorization).ok()?;
+        Some(*signed.unverified())
+    }
+
+    /// Whether the desk or the gate that asks is about to let something happen in this release.
+    fn is_being_made(&self, release: &ReleaseId) -> bool {
+        let Some(authorization) = self.gated() else { return self.question.is_none() };
+        let request = self.statement(authorization.request, "request", Statement::as_request);
+        request.is_ok_and(|signed| signed.unverified().release == *release)
     }
 
     /// The principal behind a signer as [`Policy::entitled`] says, unless its key was ever revoked.

@@ -14,7 +14,7 @@ use custody_core::{Code, Refusal};
 
 use super::{Authority, manifest};
 use crate::judge::{Case, Walk, shown};
-use crate::policy::{Step, listed};
+use crate::policy::{Step, StepInput, listed};
 use crate::report::{AcceptedInput, Node, NodeKind, Rule};
 
 /// Checks a task. Gives the decision manifest that it is a product of, if it is one.
@@ -179,22 +179,32 @@ fn inputs(
     step: &Step,
     authority: &Authority<'_>,
 ) -> Result<(), Refusal> {
-    task.inputs.iter().try_for_each(|input| {
+    let mut taken: Vec<&StepInput> = Vec::new();
+    for input in &task.inputs {
         let at = format!("input {} of task of step {}", input.directory, task.step);
-        match input.origin {
-            Origin::Task(id) => from_task(case, task, step, id, &at),
-            Origin::Manifest(id) => from_manifest(case, step, authority, id, &at),
+        taken.push(match input.origin {
+            Origin::Task(id) => from_task(case, task, step, id, &at)?,
+            Origin::Manifest(id) => from_manifest(case, step, authority, id, &at)?,
+        });
+    }
+    match step.inputs.iter().find(|input| input.required && !taken.contains(input)) {
+        None => Ok(()),
+        Some(missing) => {
+            let at = format!("task of step {}", task.step);
+            let expected =
+                format!("an input from step {}, which the policy requires", missing.step);
+            Err(Refusal::new(Code::ChainStepMissing, at, expected, "none"))
         }
-    })
+    }
 }
 
-fn from_task(
+fn from_task<'s>(
     case: &Case<'_>,
     task: &Task,
-    step: &Step,
+    step: &'s Step,
     id: StatementId,
     at: &str,
-) -> Result<(), Refusal> {
+) -> Result<&'s StepInput, Refusal> {
     let upstream =
         case.statement(id, "task", Statement::as_task).map_err(|refusal| refusal.within(at))?;
     let upstream = *upstream.unverified();
@@ -212,13 +222,13 @@ fn from_task(
 }
 
 /// An input from before must stand in what people signed off.
-fn from_manifest(
+fn from_manifest<'s>(
     case: &Case<'_>,
-    step: &Step,
+    step: &'s Step,
     authority: &Authority<'_>,
     id: StatementId,
     at: &str,
-) -> Result<(), Refusal> {
+) -> Result<&'s StepInput, Refusal> {
     let named = authority.earlier.get(&id).ok_or_else(|| {
         Refusal::new(
             Code::ChainInputUnaccounted,
@@ -290,12 +300,15 @@ fn origin_request<'c>(
     Ok(*request.unverified())
 }
 
-fn allowed_step(step: &Step, from: &Label, other_release: bool, at: &str) -> Result<(), Refusal> {
-    let fits = |input: &&crate::policy::StepInput| {
-        input.step == *from && input.other_release == other_release
-    };
-    if step.inputs.iter().any(|input| fits(&input)) {
-        return Ok(());
+fn allowed_step<'s>(
+    step: &'s Step,
+    from: &Label,
+    other_release: bool,
+    at: &str,
+) -> Result<&'s StepInput, Refusal> {
+    let fits = |input: &&StepInput| input.step == *from && input.other_release == other_release;
+    if let Some(input) = step.inputs.iter().find(fits) {
+        return Ok(input);
     }
     let across = step.inputs.iter().any(|input| input.step == *from);
     if across {

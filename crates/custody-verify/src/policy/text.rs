@@ -148,6 +148,8 @@ enum Release {
 struct InputTable {
     step: Text,
     release: Release,
+    #[serde(default)]
+    required: bool,
 }
 
 /// The type line that every policy begins with.
@@ -565,6 +567,14 @@ impl Reader {
                 remedy,
             ));
         }
+        if let Some(place) = table.destinations.first().filter(|_| !table.irrevocable) {
+            let remedy = "write irrevocable = true: what users have cannot be taken back";
+            return Err(fault(
+                place.span(),
+                "a step that publishes and is not irrevocable",
+                remedy,
+            ));
+        }
         if table.schedule.is_empty() == table.scheduled_by.is_none() {
             return Err(fault(
                 table.phase.span(),
@@ -585,7 +595,8 @@ impl Reader {
         };
         let input = |entry: &InputTable| {
             let step = one(&entry.step, steps, "step")?;
-            Ok(StepInput { step, other_release: matches!(entry.release, Release::Other) })
+            let other_release = matches!(entry.release, Release::Other);
+            Ok(StepInput { step, other_release, required: entry.required })
         };
         Ok(Step {
             phase: one(&table.phase, phases, "phase")?,
