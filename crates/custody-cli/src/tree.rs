@@ -14,13 +14,19 @@ const DRAWN: usize = 6;
 /// How many findings are spelled out.
 const FINDINGS: usize = 5;
 
+/// Whether a terminal obeys the character, or hides or turns others for it.
+pub(crate) fn is_obeyed(c: char) -> bool {
+    let hidden =
+        matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}');
+    c.is_control() || hidden || matches!(c, '\u{61c}' | '\u{feff}')
+}
+
 /// Text of strangers, fit for one line of a terminal.
 pub(crate) fn shown(text: &str) -> String {
-    let clean: String = text.chars().flat_map(|c| {
-        let plain = !c.is_control() && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-        let escaped: Vec<char> = if plain { vec![c] } else { c.escape_unicode().collect() };
-        escaped
-    }).collect();
+    let mut clean = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_obeyed(c) { clean.extend(c.escape_unicode()) } else { clean.push(c) }
+    }
     clean
 }
 

@@ -27,8 +27,50 @@ pub(crate) struct Ui {
 
 /// Ends the command for `clap`: help and version succeed, all else is wrong usage.
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
-    let told = error.print();
-    if told.is_err() || error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
+    if error.use_stderr() {
+        // it repeats words of the command line, which a shell may have taken from names of files
+        eprint!(
+            "{}",
+            error.render().to_string().split('\n').map(tree::shown).collect::<Vec<_>>().join("\n")
+        );
+        return ExitCode::from(USAGE);
+    }
+    if error.print().is_ok() { ExitCode::SUCCESS } else { ExitCode::from(USAGE) }
+}
+
+/// Text for people as it leaves us: of what a terminal obeys, only line breaks and our own styles. What
+/// strangers wrote has been through [`tree::shown`] by then; this is for what was overlooked.
+fn tame(text: &str) -> String {
+    let mut tame = String::with_capacity(text.len());
+    let styles = [GOOD, BAD, DIM, BOLD].map(|style| (style.to_string(), format!("{style:#}")));
+    let styles: Vec<&str> = styles.iter().flat_map(|(on, off)| [&**on, &**off]).collect();
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        if let Some(style) = styles.iter().find(|style| rest.starts_with(**style)) {
+            tame.push_str(style);
+            rest = rest.get(style.len()..).unwrap_or_default();
+            continue;
+        }
+        if matches!(first, '\n' | '\t') {
+            tame.push(first);
+        } else {
+            tame.push_str(&tree::shown(first.encode_utf8(&mut [0; 4])));
+        }
+        rest = rest.get(first.len_utf8()..).unwrap_or_default();
+    }
+    tame
+}
+
+/// The same for machines: such characters stand in texts only, where JSON has escapes for them.
+fn json(value: &Value<'_>) -> String {
+    let escaped = |c: char| {
+        if c == '\n' || !tree::is_obeyed(c) {
+            String::from(c)
+        } else {
+            format!("\\u{:04x}", u32::from(c))
+        }
+    };
+    value.to_pretty().chars().map(escaped).collect()
 }
 
 impl Ui {
@@ -39,9 +81,9 @@ impl Ui {
     /// A result: text for people, or the value for machines.
     pub(crate) fn result(&self, text: &str, value: impl FnOnce() -> Value<'static>) {
         if self.json {
-            println!("{}", value().to_pretty());
+            println!("{}", json(&value()));
         } else {
-            print!("{text}");
+            print!("{}", tame(text));
             if !text.ends_with('\n') {
                 println!();
             }
@@ -57,18 +99,18 @@ impl Ui {
     /// What happens along the way. Silent with `--quiet` and `--json`.
     pub(crate) fn note(&self, text: &str) {
         if !self.quiet && !self.json {
-            eprintln!("{text}");
+            eprintln!("{}", tame(text));
         }
     }
 
     /// A report: the tree, or the JSON.
     pub(crate) fn report(&self, report: &Report) {
         if self.json {
-            println!("{}", report.to_json().to_pretty());
+            println!("{}", json(&report.to_json()));
         } else if report.accepted().is_some() {
-            print!("{}", tree::accepted(report));
+            print!("{}", tame(&tree::accepted(report)));
         } else {
-            eprint!("{}", tree::rejected(report));
+            eprint!("{}", tame(&tree::rejected(report)));
         }
     }
 
@@ -89,8 +131,8 @@ impl Ui {
         match error {
             Error::Several(_) => {}
             Error::Rejected(report) => self.report(report),
-            _ if self.json => println!("{}", error_json(error).to_pretty()),
-            _ => eprint!("{}", error_text(error)),
+            _ if self.json => println!("{}", json(&error_json(error))),
+            _ => eprint!("{}", tame(&error_text(error))),
         }
         ExitCode::from(error.exit())
     }

@@ -502,9 +502,10 @@ fn clear_away(work: &Path, prefix: &str) -> std::io::Result<()> {
         let (entry, path) = entry.map(|entry| (entry.file_name(), entry.path()))?;
         let found = path.symlink_metadata();
         let ours = found.is_ok_and(|found| found.is_dir() && found.uid() == own);
-        let room =
-            entry.to_str().is_some_and(|name| name.starts_with(prefix) && !name.ends_with(".run"));
-        if !ours || !room || File::open(&path)?.try_lock().is_err() {
+        let room = entry.to_str().is_some_and(|name| name.starts_with(prefix))
+            && path.extension().is_none_or(|end| end != "run");
+        let left = || File::open(&path).is_ok_and(|room| room.try_lock().is_ok());
+        if !ours || !room || !left() {
             continue;
         }
         // what cannot be removed is in nobody's way: the next room has another name

@@ -82,11 +82,10 @@ pub(crate) fn run(command: &KeyCommand, ui: &Ui) -> Result<(), Error> {
             let passphrase = passphrase
                 .map_err(Error::io(args.new_passphrase_file.as_deref().unwrap_or(&args.file)))?;
             let passphrase = passphrase.map(zeroize::Zeroizing::new);
-            let line = passphrase.as_ref().and_then(|text| text.lines().next());
+            let line = passphrase.as_ref().map(|text| text.lines().next().unwrap_or_default());
             if line == Some("") {
-                return Err(Error::Usage(
-                    "the passphrase file begins with an empty line, which protects nothing".into(),
-                ));
+                let fault = "the passphrase file begins with an empty line, which protects nothing";
+                return Err(Error::Usage(fault.into()));
             }
             let key = generate(kind)?;
             key.write(&args.file, format, line, &args.comment)?;

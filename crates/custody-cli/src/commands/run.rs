@@ -56,9 +56,15 @@ pub(crate) struct MachineArgs {
     /// Where working directories are made
     #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
     pub(super) work: PathBuf,
-    /// Run commands as this user (UID:GID), when started as root
+    /// Run commands as this user (UID:GID) when started as root; nobody by default
     #[arg(long, value_name = "UID:GID", value_parser = parse_user)]
     user: Option<User>,
+}
+
+/// Whoever could read our keys runs no commands with them at hand: root steps down to nobody.
+fn nobody() -> Option<User> {
+    const NOBODY: u32 = 65_534;
+    rustix::process::geteuid().is_root().then_some(User { uid: NOBODY, gid: NOBODY })
 }
 
 fn parse_user(text: &str) -> Result<User, String> {
@@ -90,7 +96,7 @@ impl Machines {
             })?;
             signers.push((owner, signer));
         }
-        Ok(Self { signers, confinement: Confinement::probe(args.user)? })
+        Ok(Self { signers, confinement: Confinement::probe(args.user.or_else(nobody))? })
     }
 
     /// The machine at hand that the policy lets perform the step.

@@ -1,9 +1,11 @@
 //! `custody verify`
 
+use std::collections::BTreeMap;
+use std::fs::FileType;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use custody_core::digest::Digests;
+use custody_core::digest::{Digests, Sha256};
 use custody_core::envelope::{Envelope, StatementId};
 use custody_core::statement::{Artifact, Statement};
 use custody_core::time::Time;
@@ -59,16 +61,18 @@ pub(super) struct EvidenceArgs {
 }
 
 pub(crate) fn run(args: &VerifyArgs, ui: &Ui) -> Result<(), Error> {
-    let files = files(&args.files)?;
+    let Wanted { files, sums } = files(&args.files)?;
     if files.len() != 1 && (args.summary.is_some() || args.name.is_some()) {
         return Err(Error::Usage("--summary and --name go with one file".into()));
     }
     let mut worst = 0;
+    let mut good = BTreeMap::new();
     for file in &files {
         match verify_file(args, file) {
-            Ok(report) => {
+            Ok((report, sha256)) => {
                 ui.report(&report);
                 if let Some(accepted) = report.accepted() {
+                    good.insert(file.clone(), sha256);
                     args.summary
                         .as_deref()
                         .map(|path| summarize(args, &accepted, path))
@@ -84,22 +88,57 @@ pub(crate) fn run(args: &VerifyArgs, ui: &Ui) -> Result<(), Error> {
             Err(error) => return Err(error),
         }
     }
+    for file in &sums {
+        if let Err(error) = check_sums(file, &good) {
+            ui.failed(&error);
+            worst = worst.max(error.exit());
+        }
+    }
     if worst == 0 { Ok(()) } else { Err(Error::Several(worst)) }
 }
 
-fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
-    let mut found = Vec::new();
+/// Check sums that lie in a directory with the files: each line is about one that was accepted.
+fn check_sums(path: &Path, good: &BTreeMap<PathBuf, Sha256>) -> Result<(), Error> {
+    let text = String::from_utf8_lossy(&read(path)?).into_owned();
+    let wrong = text.lines().find(|line| {
+        let (digest, name) = line.split_once("  ").unwrap_or_default();
+        good.get(&path.with_file_name(name)).is_none_or(|sha256| sha256.to_string() != digest)
+    });
+    match wrong.or(text.is_empty().then_some("nothing")) {
+        None => Ok(()),
+        Some(line) => {
+            let found: String = line.chars().take(200).collect();
+            let expected = "check sums of accepted files beside it, and nothing else";
+            let at = format!("file {}", path.display());
+            Err(Refusal::new(Code::ArtUnlisted, at, expected, found).into())
+        }
+    }
+}
+
+/// What is to be verified.
+struct Wanted {
+    files: Vec<PathBuf>,
+    /// Check sums beside the files of a directory.
+    sums: Vec<PathBuf>,
+}
+
+fn files(paths: &[PathBuf]) -> Result<Wanted, Error> {
+    let (mut found, mut sums) = (Vec::new(), Vec::new());
     for path in paths {
-        if !path.is_dir() {
+        let kind = path.metadata().map_err(Error::io(path))?.file_type();
+        if !kind.is_dir() {
+            regular(path, kind)?;
             found.push(path.clone());
             continue;
         }
         for entry in path.read_dir().map_err(Error::io(path))? {
-            let inner = entry.map_err(Error::io(path))?.path();
-            let beside = [".custody.jsonl", ".sha256"]
-                .iter()
-                .any(|end| inner.to_string_lossy().ends_with(end));
-            if !beside {
+            let entry = entry.map_err(Error::io(path))?;
+            let inner = entry.path();
+            regular(&inner, entry.file_type().map_err(Error::io(path))?)?;
+            let ends = |end| inner.to_string_lossy().ends_with(end);
+            if ends(".sha256") {
+                sums.push(inner);
+            } else if !ends(".custody.jsonl") {
                 found.push(inner);
             }
         }
@@ -114,7 +153,22 @@ fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
         )
         .into());
     }
-    Ok(found)
+    Ok(Wanted { files: found, sums })
+}
+
+/// Refuses what is no plain file before anything opens it: a pipe would never end.
+fn regular(path: &Path, kind: FileType) -> Result<(), Error> {
+    if kind.is_file() {
+        return Ok(());
+    }
+    let at = path.display().to_string();
+    Err(Refusal::new(
+        Code::ArtNotRegular,
+        at,
+        "a plain file",
+        if kind.is_dir() { "a directory" } else { "a link, pipe, socket or device" },
+    )
+    .into())
 }
 
 /// What a verdict rests on.
@@ -220,7 +274,7 @@ fn everything(store: &Store) -> Result<Evidence, Error> {
     Ok(store.list(custody_store::Filter::default())?.into_iter().collect())
 }
 
-fn verify_file(args: &VerifyArgs, file: &Path) -> Result<Report, Error> {
+fn verify_file(args: &VerifyArgs, file: &Path) -> Result<(Report, Sha256), Error> {
     let name = match (&args.name, file.file_name()) {
         (Some(name), _) => name.clone(),
         (None, Some(name)) => name.to_string_lossy().into_owned(),
@@ -246,9 +300,9 @@ fn verify_file(args: &VerifyArgs, file: &Path) -> Result<Report, Error> {
     let recorded = |artifact: &Artifact| artifact.digests.sha512.is_some();
     if report.accepted().is_some_and(|accepted| accepted.artifacts().iter().any(recorded)) {
         let (digests, size) = hash(true)?;
-        return judge(digests, size);
+        return Ok((judge(digests, size)?, digests.sha256));
     }
-    Ok(report)
+    Ok((report, digests.sha256))
 }
 
 /// The bundles that lie beside a file. They are evidence like any other: nothing in them is believed.

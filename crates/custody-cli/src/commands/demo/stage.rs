@@ -102,9 +102,8 @@ impl<'u> Stage<'u> {
     /// The arguments for this computer standing for several machines.
     pub(super) fn machines(&self, names: &[&str]) -> Vec<String> {
         let keys = names.iter().flat_map(|name| ["--key".into(), format!("keys/{name}")]);
-        let user = self.user().into_iter().flat_map(|id| ["--user".into(), format!("{id}:{id}")]);
         let places = ["--work", "work", "--store", "store"].into_iter().map(Into::into);
-        keys.chain(user).chain(places).collect()
+        keys.chain(places).collect()
     }
 
     fn spawn(&self, arguments: &[String], more: &[&str]) -> Result<Output, Error> {

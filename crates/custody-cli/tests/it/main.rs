@@ -1,0 +1,13 @@
+//! The command `custody` from outside: real processes, real files, and what must never happen.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "what goes wrong in a test fails it")]
+
+mod chain;
+mod gates;
+mod openssh;
+mod path;
+mod policy;
+mod publish;
+mod run_all;
+mod talk;
+mod verify;
+mod world;
