@@ -62,6 +62,13 @@ pub(crate) struct StoreArgs {
 
 impl StoreArgs {
     pub(crate) fn open(&self) -> Result<Store, Error> {
+        if !self.store.join("custody.sqlite").exists() {
+            let text = format!(
+                "there is no store at {}: name one with --store DIR, or make one with custody init",
+                self.store.display()
+            );
+            return Err(Error::Usage(text));
+        }
         Ok(Store::open(&self.store)?)
     }
 }

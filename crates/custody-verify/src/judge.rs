@@ -516,8 +516,10 @@ impl<'c, 'e> Walk<'c, 'e> {
         let mut relies = false;
         for id in origins {
             let full = step.is_none_or(|step| step.full);
-            let vouched =
-                full && step.is_some_and(|step| manifest::vouched(self.case, *id, step, authority));
+            let vouched = full
+                && step.is_some_and(|step| {
+                    manifest::vouched(self.case, *id, content, step, authority)
+                });
             if vouched || !full {
                 self.stop_at.insert(*id);
             }
@@ -679,9 +681,11 @@ fn explained<'m>(
     let named =
         |artifact: &&Artifact| artifact.name.as_str() == name || artifact.name.file_name() == name;
     let Some(manifest) = manifest else {
-        let known = case.manifests().find_map(|(id, manifest)| {
+        // what was published under the name is what the file's holder expects
+        let known = case.manifests().filter_map(|(id, manifest)| {
             Some((id, manifest, manifest.artifacts.iter().find(named)?))
         });
+        let known = known.max_by_key(|(id, manifest, _)| (manifest.destination.is_some(), *id));
         return Err(match known {
             Some((id, manifest, artifact)) => {
                 let by = format!(

@@ -17,7 +17,7 @@ pub(crate) enum KeyCommand {
     Generate(GenerateArgs),
     /// Check that a private key can be used, and write its public half for a policy
     Import(ImportArgs),
-    /// Show a public key, or the public half of a private one, in all its forms
+    /// Show a public key in all its forms
     Show(ShowArgs),
 }
 

@@ -627,47 +627,48 @@ pub(crate) fn only_result(
     }
 }
 
-/// Whether a gate that the step's policy trusts vouches for everything that the task takes from a
-/// manifest: passed, for this release, under the newest policy, so that what has changed since is not
-/// passed over.
+/// Whether gates that the step's policy trusts vouch for everything that the task takes from a
+/// manifest: passed, for this release, under the newest policy.
 pub(crate) fn vouched(
     case: &Case<'_>,
     id: StatementId,
+    task: &Task,
     step: &Step,
     authority: &Authority<'_>,
 ) -> bool {
     let Ok(signed) = case.statement(id, "manifest", Statement::as_manifest) else { return false };
     let manifest = *signed.unverified();
-    !step.irrevocable
-        && case.summaries().iter().any(|summary| {
-            let Ok(summary) =
-                case.statement(*summary, "verification summary", Statement::as_summary)
-            else {
-                return false;
-            };
-            let content = *summary.unverified();
-            let gate = |signer: &_| {
-                case.entitled(
-                    authority.policy,
-                    signer,
-                    &step.summaries,
-                    content.verified,
-                    "the verification summary",
-                )
-            };
-            content.result == VerificationResult::Passed
-                && content.levels.iter().any(|level| level == LEVEL)
-                && content.resource_uri == resource_uri(&authority.request.release)
-                && content.policy == case.policies.newest().0
-                && content.inputs.contains(&id)
-                && lists_all(content, manifest)
-                && summary.clone().verify(NonZeroU32::MIN, gate).is_ok()
-        })
+    let (by_task, by_manifest) = (Origin::Task(manifest.task), Origin::Manifest(id));
+    let summaries = case.summaries().iter().filter_map(|summary| {
+        let summary =
+            case.statement(*summary, "verification summary", Statement::as_summary).ok()?;
+        let content = *summary.unverified();
+        trusted_summary(case, summary, step, authority).then_some(content)
+    });
+    let listed: BTreeMap<&ArtifactName, &Artifact> = summaries
+        .filter(|summary| summary.inputs.contains(&id))
+        .flat_map(|summary| &summary.artifacts)
+        .map(|artifact| (&artifact.name, artifact))
+        .collect();
+    let taken = |name: &ArtifactName| task.wants(by_task, name) || task.wants(by_manifest, name);
+    let mut wanted = manifest.artifacts.iter().filter(|artifact| taken(&artifact.name));
+    !step.irrevocable && wanted.all(|artifact| listed.get(&artifact.name) == Some(&artifact))
 }
 
-/// Whether the summary is about every artifact of the manifest.
-fn lists_all(summary: &Summary, manifest: &Manifest) -> bool {
-    let listed: BTreeMap<&ArtifactName, &Artifact> =
-        summary.artifacts.iter().map(|known| (&known.name, known)).collect();
-    manifest.artifacts.iter().all(|artifact| listed.get(&artifact.name) == Some(&artifact))
+fn trusted_summary(
+    case: &Case<'_>,
+    summary: Signed<&Summary>,
+    step: &Step,
+    authority: &Authority<'_>,
+) -> bool {
+    let content = *summary.unverified();
+    let gate = |signer: &_| {
+        let purpose = "the verification summary";
+        case.entitled(authority.policy, signer, &step.summaries, content.verified, purpose)
+    };
+    content.result == VerificationResult::Passed
+        && content.levels.iter().any(|level| level == LEVEL)
+        && content.resource_uri == resource_uri(&authority.request.release)
+        && content.policy == case.policies.newest().0
+        && summary.verify(NonZeroU32::MIN, gate).is_ok()
 }

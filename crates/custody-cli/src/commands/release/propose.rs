@@ -96,6 +96,8 @@ fn request(
 ) -> Result<Request, Error> {
     let (id, policy) = policies.newest();
     let product = policy.product(&args.product)?;
+    known("channel", &args.channel, product.channels.iter())?;
+    known("phase", &args.phase, product.phases.keys())?;
     let revision = resolve(&args.repository, &args.commit)?;
     let pipeline = read_file(&args.repository, &revision, &args.pipeline)?;
     let release = ReleaseId {
@@ -116,6 +118,19 @@ fn request(
         expires: created.plus(args.hours.saturating_mul(3_600)),
         nonce: nonce()?,
     })
+}
+
+/// Refuses a word that the policy does not know before anybody signs it.
+fn known<'l>(
+    what: &str,
+    word: &Label,
+    known: impl Iterator<Item = &'l Label> + Clone,
+) -> Result<(), Error> {
+    if known.clone().any(|label| label == word) {
+        return Ok(());
+    }
+    let names: Vec<&str> = known.map(Label::as_str).collect();
+    Err(Error::Usage(format!("the policy knows no {what} {word}; it knows {}", names.join(", "))))
 }
 
 fn parameters(texts: &[String]) -> Result<Vec<(String, String)>, Error> {

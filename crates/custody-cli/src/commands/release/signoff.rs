@@ -9,6 +9,8 @@ use custody_core::json::Value;
 use custody_core::sshsig::{NAMESPACE, SshSignature, dearmor};
 use custody_core::statement::{Decision, Label, Signoff, Statement, short_code};
 use custody_core::{Code, Refusal};
+use custody_run::gate;
+use custody_store::Store;
 use custody_verify::PolicyChain;
 
 use super::{add, describe, owned_by, request};
@@ -173,6 +175,7 @@ pub(super) fn sign_off(args: &SignoffArgs, ui: &Ui) -> Result<(), Error> {
     if let Some((what, expected, found)) = signoff.difference(&content, args.request) {
         return Err(Refusal::new(Code::SignoffContentMismatch, what, expected, found).into());
     }
+    counts(&store, &policies, args.request, &envelope)?;
     add(&store, &envelope)?;
     let id = envelope.id();
     let text = format!(
@@ -184,6 +187,27 @@ pub(super) fn sign_off(args: &SignoffArgs, ui: &Ui) -> Result<(), Error> {
     );
     ui.result(&text, || Value::object([("ok", Value::Bool(true)), ("id", Value::text(id))]));
     Ok(())
+}
+
+/// Refuses an approval that cannot count, while the person is still there to hear it.
+fn counts(
+    store: &Store,
+    policies: &PolicyChain,
+    request: StatementId,
+    envelope: &Envelope,
+) -> Result<(), Error> {
+    let mut evidence = gate::gather(store, &[request])?;
+    evidence.insert(envelope.clone());
+    let tally = custody_verify::tally(request, &evidence, policies, now()?)?;
+    let own = tally.ignored.into_iter().find(|(id, _)| *id == envelope.id());
+    match own {
+        Some((_, refusal))
+            if matches!(refusal.code, Code::SignoffRole | Code::SignoffSelfApproval) =>
+        {
+            Err(refusal.into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The envelope around what somebody signed without Custody: the bytes are a DSSE PAE of one of our
