@@ -63,11 +63,10 @@ pub(crate) struct StoreArgs {
 impl StoreArgs {
     pub(crate) fn open(&self) -> Result<Store, Error> {
         if !self.store.join("custody.sqlite").exists() {
-            let text = format!(
-                "there is no store at {}: name one with --store DIR, or make one with custody init",
-                self.store.display()
-            );
-            return Err(Error::Usage(text));
+            let hint =
+                "there is no store here: name one with --store DIR, or make one with custody init";
+            let source = std::io::Error::new(std::io::ErrorKind::NotFound, hint);
+            return Err(Error::Io { path: self.store.clone(), source });
         }
         Ok(Store::open(&self.store)?)
     }

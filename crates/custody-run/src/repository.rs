@@ -30,7 +30,14 @@ pub fn read_file(
 fn git(clone: &Path, arguments: &[&str], what: &str) -> Result<Vec<u8>, Refusal> {
     let shown: String = what.escape_debug().take(120).collect();
     let at = format!("{} in {}", shown, clone.display());
-    let output = Command::new("git")
+    let mut command = Command::new("git");
+    // GIT_DIR and its like would make it another repository than the one that was named
+    for (name, _) in
+        std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("GIT_"))
+    {
+        command.env_remove(name);
+    }
+    let output = command
         .args([
             "--no-replace-objects",
             "-c",

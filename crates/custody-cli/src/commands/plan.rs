@@ -12,7 +12,7 @@ use custody_core::{Code, Refusal};
 use custody_run::pipeline::Pipeline;
 use custody_run::repository::read_file;
 use custody_sign::Signer;
-use custody_store::Store;
+use custody_store::{Relation, Store};
 use custody_verify::PolicyChain;
 
 use super::release::owned_by;
@@ -36,6 +36,9 @@ pub(crate) struct PlanArgs {
     /// Take the tasks that a decision step made, from its manifest, instead of planning any
     #[arg(long, value_name = "MANIFEST", conflicts_with_all = ["authorization", "repository", "creator"])]
     decided: Option<StatementId>,
+    /// Plan although this authorization was planned before: everything will be done twice
+    #[arg(long)]
+    again: bool,
     #[command(flatten)]
     key: KeyArgs,
 }
@@ -48,6 +51,9 @@ pub(crate) fn run(args: &PlanArgs, ui: &Ui) -> Result<(), Error> {
     let tasks = match (args.decided, args.authorization, &args.repository, &args.creator) {
         (Some(manifest), ..) => decided(&store, &policies, manifest)?,
         (None, Some(authorization), Some(repository), Some(creator)) => {
+            if !args.again {
+                not_planned(&store, authorization)?;
+            }
             let plan = Plan { authorization, repository, creator };
             plan.tasks(&store, &policies, &*signer, now)?
         }
@@ -71,6 +77,18 @@ pub(crate) fn run(args: &PlanArgs, ui: &Ui) -> Result<(), Error> {
         }))
     });
     Ok(())
+}
+
+/// One plan is enough: a second one lets every step of the phase happen once more.
+fn not_planned(store: &Store, authorization: StatementId) -> Result<(), Error> {
+    let planned = store.links_to(&authorization.0, Some(Relation::TaskAuthorization))?;
+    if planned.is_empty() {
+        return Ok(());
+    }
+    let at = format!("authorization {authorization}");
+    let found =
+        format!("{} tasks: custody run --all goes on with them; --again plans anew", planned.len());
+    Err(Refusal::new(Code::ChainReplayed, at, "no tasks yet", found).into())
 }
 
 struct Plan<'a> {

@@ -219,7 +219,11 @@ fn one_person_with_two_keys_is_one() {
     let authorize = format!("release authorize {request} --store store --key keys/desk");
     world.refused(&authorize, "SIGNOFF_THRESHOLD_NOT_MET");
     // nor the proposer, nor somebody else's name
-    world.sign_off(&request, "alice");
+    let own = format!(
+        "release sign-off {request} --store store --as alice --role releng --key keys/alice"
+    );
+    world.refused(&own, "SIGNOFF_SELF_APPROVAL");
+    world.refused(&own.replace("releng", "nobody"), "SIGNOFF_ROLE");
     world.refused(&authorize, "SIGNOFF_THRESHOLD_NOT_MET");
     let line = format!(
         "release sign-off {request} --store store --as carol --role releng --key keys/bob-home"

@@ -112,7 +112,8 @@ fn a_store_begins_with_what_enough_people_signed() {
         (1, &serde_json::Value::from(pin))
     );
     // a store that is not there is not made by the way
-    world.custody("policy show --store nowhere").refused("STORE_CORRUPT");
+    let said = world.custody("policy show --store nowhere").ended(3);
+    assert!(said.text("message").contains("--store DIR"));
     assert!(!world.path("nowhere").exists());
 }
 

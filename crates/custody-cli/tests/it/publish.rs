@@ -244,12 +244,18 @@ fn publishing_again_under_a_newer_policy() {
     world.done(&format!("verify www/all.bin --pin {}", world.pin()));
 }
 
-/// One authorization planned twice gives two tasks, and the second finds everything there.
+/// One authorization is planned once. Planned again on purpose, the second task finds everything there.
 #[test]
 fn planned_twice_nothing_is_published_that_was_not() {
     let world = World::promoted();
     let authorization = world.authorized("ship");
-    let [first, second] = [(); 2].map(|()| world.plan(&authorization)["publish"].clone());
+    let first = world.plan(&authorization)["publish"].clone();
+    let line = format!(
+        "plan {authorization} --store store --repository source --creator tests/it --key keys/scheduler"
+    );
+    world.refused(&line, "CHAIN_REPLAYED");
+    let again = world.done(&format!("{line} --again")).json();
+    let second = again[0]["id"].as_str().unwrap().to_owned();
     world.publish(&first).done();
     let before = files(&world);
     world.publish(&second).done();

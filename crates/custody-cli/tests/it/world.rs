@@ -640,7 +640,7 @@ impl World {
     pub(crate) fn bundle(&self) -> PathBuf {
         let mut names = self.files("www").into_keys();
         let bundle = names.find(|name| name.to_string_lossy().ends_with(".custody.jsonl"));
-        self.path("www").join(bundle.expect("a bundle"))
+        self.path("www").join(bundle.unwrap())
     }
 
     /// A statement with a good signature of this machine: what an attacker with its key can make.
