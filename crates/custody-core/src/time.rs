@@ -13,6 +13,9 @@ pub struct Time(u64);
 const LAST: u64 = 253_402_300_799;
 
 impl Time {
+    /// 1970-01-01T00:00:00Z, the first moment.
+    pub const EPOCH: Self = Self(0);
+
     /// The moment so many seconds after 1970, or none after the year 9999.
     pub const fn from_unix(seconds: u64) -> Option<Self> {
         if seconds <= LAST { Some(Self(seconds)) } else { None }

@@ -123,11 +123,13 @@ fn request() -> impl Strategy<Value = Statement> {
 
 fn signoff() -> impl Strategy<Value = Statement> {
     let head = (id(), 0..3_u8, label(), label(), release(), label());
-    let tail = (source(), any::<u64>(), any::<u64>(), id(), time(), time(), text());
+    let parameters = prop::collection::btree_map(text(), text(), 0..4);
+    let parameters = parameters.prop_map(|map| map.into_iter().collect::<Vec<_>>());
+    let tail = ((source(), parameters), any::<u64>(), any::<u64>(), id(), time(), time(), text());
     (head, tail).prop_map(
         |(
             (request, decision, person, role, release, phase),
-            (source, artifacts, bytes, other, created, expires, comment),
+            ((source, parameters), artifacts, bytes, other, created, expires, comment),
         )| {
             let decision =
                 [Decision::Approve, Decision::Refuse, Decision::Withdraw][usize::from(decision)];
@@ -140,6 +142,7 @@ fn signoff() -> impl Strategy<Value = Statement> {
                 release,
                 phase,
                 source,
+                parameters,
                 artifacts,
                 bytes,
                 withdraws,

@@ -1,14 +1,16 @@
 //! Files from elsewhere that a task pins by digest.
 
-use std::fs::File;
 use std::io::Read;
+use std::path::Path;
 
 use custody_core::statement::External;
 use custody_core::{Code, Refusal};
 use custody_store::Store;
+use rustix::fs::CWD;
 use url::Url;
 
 use crate::destination::agent;
+use crate::stage::copy::open_regular;
 
 /// Brings a pinned file into the store, if it is not there yet: from a `file:///` path or by HTTPS.
 /// Other bytes than the pinned ones are never kept.
@@ -21,7 +23,7 @@ pub(crate) fn fetch(store: &Store, pinned: &External) -> Result<(), Refusal> {
     let unavailable =
         |found: String| Refusal::new(Code::GateUnavailable, at.clone(), "the file", found);
     let reader: Box<dyn Read> = if let Some(path) = pinned.uri.strip_prefix("file://") {
-        Box::new(File::open(path).map_err(|error| unavailable(error.to_string()))?)
+        Box::new(open_regular(CWD, Path::new(path))?)
     } else if pinned.uri.starts_with("https://") {
         let url = Url::parse(&pinned.uri).map_err(|error| unavailable(error.to_string()))?;
         let response =

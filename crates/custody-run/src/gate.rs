@@ -20,25 +20,25 @@ pub fn policies(store: &Store, now: Time) -> Result<(PolicyChain, Option<Floor>)
         policy: floor.policy,
         time,
     });
-    let chain = chain(store, floor, now)?;
+    let chain = chain(store, floor)?;
     let (policy, newest) = chain.newest();
     store.raise_floor(custody_store::Floor { version: newest.version, policy }, now)?;
     Ok((chain, floor))
 }
 
-/// The policies of the store as of some other time. That is looking back: nothing is remembered, and
+/// The policies of the store, to judge as of some other time than now. That is looking back: nothing is remembered, and
 /// what was seen since does not stand in the way.
-pub fn policies_as_of(store: &Store, time: Time) -> Result<PolicyChain, Refusal> {
-    chain(store, None, time)
+pub fn policies_looking_back(store: &Store) -> Result<PolicyChain, Refusal> {
+    chain(store, None)
 }
 
-fn chain(store: &Store, floor: Option<Floor>, time: Time) -> Result<PolicyChain, Refusal> {
+fn chain(store: &Store, floor: Option<Floor>) -> Result<PolicyChain, Refusal> {
     let pin = store.trust()?.pin.ok_or_else(|| {
         let found = "none: custody init pins one";
         Refusal::new(Code::PolicyUntrusted, "the store", "a pinned policy", found)
     })?;
     let envelopes = store.list(Filter { kind: Some(Kind::Policy), ..Filter::default() })?;
-    PolicyChain::establish(pin, &envelopes, floor, time)
+    PolicyChain::establish(pin, &envelopes, floor)
 }
 
 /// Everything in the store that a verdict on these statements can depend on: what they rest on, what

@@ -16,3 +16,4 @@ pub mod repository;
 pub mod run;
 pub mod source;
 pub mod stage;
+pub mod users;

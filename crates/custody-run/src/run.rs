@@ -95,10 +95,8 @@ impl Worker<'_> {
     /// Runs a task's command behind its gate and gives the id of its manifest. `live` is given what
     /// the command prints.
     pub fn run(&self, id: StatementId, live: &mut dyn FnMut(&[u8])) -> Result<StatementId, Stop> {
-        let view = self.view(id)?;
-        let report = gate::judge(self.store, id, (self.clock)())?;
-        let accepted = accepted(&report)?;
-        let (_, task) = task_of(&accepted)?;
+        let report = self.judge(id)?;
+        let (_, task) = task_of(&accepted(&report)?)?;
         if task.destination.is_some() {
             let found = format!("step {}, which publishes", task.step);
             return Err(Refusal::new(
@@ -109,7 +107,11 @@ impl Worker<'_> {
             )
             .into());
         }
-        let claim = self.claim(id, view)?;
+        let claim = self.store.begin_run(id, self.name.as_str())?;
+        // what was said in the meantime counts: from here on nobody else works on the task
+        let report = self.judge(id)?;
+        let accepted = accepted(&report)?;
+        let (_, task) = task_of(&accepted)?;
         let room = Room::open(self.work, id)?;
         let directory = RunDirectory::create(&room.beside())?;
         let done = self.perform(&accepted, id, task, &directory, room.path(), live);
@@ -120,25 +122,8 @@ impl Worker<'_> {
         self.conclude(&claim, manifest)
     }
 
-    /// How many statements speak of a task.
-    fn view(&self, id: StatementId) -> Result<usize, Refusal> {
-        Ok(self.store.links_to(&id.0, None)?.len())
-    }
-
-    /// Claims a task that the gate let through. What the gate saw must still be all there is: a task
-    /// that somebody began and left between is for the gate to judge again.
-    fn claim(&self, id: StatementId, seen: usize) -> Result<Claim, Refusal> {
-        let claim = self.store.begin_run(id, self.name.as_str())?;
-        if self.view(id)? == seen {
-            return Ok(claim);
-        }
-        let expected = "the evidence that the gate saw";
-        Err(Refusal::new(
-            Code::GateCacheStale,
-            format!("task {}", id.short()),
-            expected,
-            "more: another process worked on it",
-        ))
+    fn judge(&self, id: StatementId) -> Result<Report, Refusal> {
+        gate::judge(self.store, id, (self.clock)())
     }
 
     fn perform(
@@ -303,7 +288,8 @@ impl Worker<'_> {
             builder: format!("{}worker/{}", custody_core::BASE_URI, self.name),
             invocation: format!("{id}/1"),
             started,
-            finished,
+            // a clock that was set back must not make the manifest contradict itself
+            finished: finished.max(started),
             log: None,
         }
     }
@@ -333,17 +319,29 @@ impl Worker<'_> {
             self.beside(id, manifest)?;
             return Ok(manifest);
         }
-        let view = self.view(id)?;
-        let report = gate::judge(self.store, id, (self.clock)())?;
-        let accepted = accepted(&report)?;
-        let (_, task) = task_of(&accepted)?;
+        let report = self.judge(id)?;
+        let first = accepted(&report)?;
+        let (_, task) = task_of(&first)?;
         let destination =
             task.destination.as_deref().ok_or_else(|| runs_a_command(id, &task.step))?;
-        let artifacts = published(&accepted)?;
+        let artifacts = published(&first)?;
         let place = open(destination)?;
         self.readable(&artifacts)?;
         vacant(&place, &artifacts)?;
-        let claim = self.claim(id, view)?;
+        let claim = self.store.begin_run(id, self.name.as_str())?;
+        // hashing took its time: what was said in the meantime counts, up to the act itself
+        let report = self.judge(id)?;
+        let accepted = accepted(&report)?;
+        if accepted.inputs() != first.inputs() {
+            let at = format!("task {}", id.short());
+            return Err(Refusal::new(
+                Code::GateCacheStale,
+                at,
+                "the inputs of the first verdict",
+                "others",
+            )
+            .into());
+        }
         let intent = |stage, created| Intent {
             task: id,
             stage,

@@ -2,6 +2,7 @@
 
 pub(crate) mod authorization;
 pub(crate) mod manifest;
+pub(crate) mod subject;
 pub(crate) mod task;
 
 use alloc::collections::BTreeMap;

@@ -7,12 +7,12 @@ use alloc::vec::Vec;
 
 use custody_core::digest::{Digests, Sha256};
 use custody_core::envelope::{Payload as _, PolicyText, Signed, StatementId};
-use custody_core::statement::{Artifact, Label, Manifest, ReleaseId, Statement};
+use custody_core::statement::{Label, Manifest, ReleaseId, Statement};
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 
 use crate::checks::authorization::Tally;
-use crate::checks::{Authority, authorization, manifest, task};
+use crate::checks::{Authority, authorization, manifest, subject, task};
 use crate::evidence::Evidence;
 use crate::policy::{Product, listed};
 use crate::report::{Node, NodeKind, Outcomes, Report, Rule};
@@ -352,7 +352,12 @@ impl<'e> Case<'e> {
         found.into_iter().map(|(_, _, _, id)| id).collect()
     }
 
-    fn may_perform(&self, signed: &Signed<Statement>, step: &Label) -> bool {
+    pub(crate) fn may_perform_by_id(&self, id: StatementId, step: &Label) -> bool {
+        let opened = self.opened.get(&id).and_then(|opened| opened.as_ref().ok());
+        opened.is_some_and(|signed| self.may_perform(signed, step))
+    }
+
+    pub(crate) fn may_perform(&self, signed: &Signed<Statement>, step: &Label) -> bool {
         signed
             .signers()
             .iter()
@@ -440,7 +445,7 @@ impl<'c, 'e> Walk<'c, 'e> {
             let signed = self.case.statement(id, "manifest", Statement::as_manifest).ok()?;
             Some(*signed.unverified())
         });
-        let listed = explained(self.case, manifest, name, digests, size);
+        let listed = subject::explained(self.case, manifest, name, digests, size);
         subject.rests_on.extend(start);
         let authority = manifest.map(|manifest| self.authority_of(manifest));
         let outcomes = match (&listed, &authority) {
@@ -481,6 +486,7 @@ impl<'c, 'e> Walk<'c, 'e> {
             let release = authority.request.release.clone();
             subject.check(Rule::SubjectExpected, self.case.expected(&release));
             let (inputs, origins) = task::gate_inputs(self.case, content, &authority)?;
+            task::gate_outputs(content, authority.product.step(&content.step)?, &inputs)?;
             vouched = self.plan_depth(content, &authority, &origins);
             let artifacts = inputs.iter().map(|input| input.artifact.clone()).collect();
             Ok(Outcomes { release, task: Some((id, content.clone())), inputs, artifacts })
@@ -668,66 +674,4 @@ pub(crate) fn task_missing(refusal: Refusal, manifest: &Manifest) -> Refusal {
 /// Text of strangers, fit to be shown on one line.
 pub(crate) fn shown(text: &str) -> String {
     text.escape_debug().take(200).collect()
-}
-
-fn explained<'m>(
-    case: &Case<'_>,
-    manifest: Option<&'m Manifest>,
-    name: &str,
-    digests: &Digests,
-    size: u64,
-) -> Result<&'m Artifact, Refusal> {
-    let at = format!("file {}", shown(name));
-    let named =
-        |artifact: &&Artifact| artifact.name.as_str() == name || artifact.name.file_name() == name;
-    let Some(manifest) = manifest else {
-        // what was published under the name is what the file's holder expects
-        let known = case.manifests().filter_map(|(id, manifest)| {
-            Some((id, manifest, manifest.artifacts.iter().find(named)?))
-        });
-        let known = known.max_by_key(|(id, manifest, _)| (manifest.destination.is_some(), *id));
-        return Err(match known {
-            Some((id, manifest, artifact)) => {
-                let by = format!(
-                    "sha256 {}, as step {} made it (manifest {})",
-                    artifact.digests.sha256,
-                    manifest.step,
-                    id.short()
-                );
-                Refusal::new(Code::ArtDigestMismatch, at, by, format!("sha256 {}", digests.sha256))
-            }
-            None => Refusal::new(
-                Code::ChainStepMissing,
-                at,
-                "a manifest that lists it",
-                "none among the evidence",
-            ),
-        });
-    };
-    let same_digest = |artifact: &&Artifact| artifact.digests.sha256 == digests.sha256;
-    let artifact = manifest.artifacts.iter().filter(same_digest).find(named).ok_or_else(|| {
-        let known = manifest
-            .artifacts
-            .iter()
-            .find(same_digest)
-            .map_or_else(String::new, |artifact| artifact.name.to_string());
-        Refusal::new(Code::ArtUnlisted, at.clone(), format!("the name {known}"), shown(name))
-    })?;
-    if artifact.size != size {
-        return Err(Refusal::new(
-            Code::ArtSizeMismatch,
-            at,
-            format!("{} bytes", artifact.size),
-            format!("{size} bytes"),
-        ));
-    }
-    if !artifact.digests.agree(digests) {
-        return Err(Refusal::new(
-            Code::ArtDigestMismatch,
-            at,
-            format!("{:?}", artifact.digests),
-            format!("{digests:?}"),
-        ));
-    }
-    Ok(artifact)
 }

@@ -220,6 +220,11 @@ impl Policy {
             .map(|entry| (owner, principal, entry))
     }
 
+    /// A moment at which the key is valid, as far as its window goes.
+    pub(crate) fn moment_within(&self, key: &KeyId) -> Time {
+        self.entry(key).and_then(|(_, _, entry)| entry.from).unwrap_or(Time::EPOCH)
+    }
+
     /// The principal who owns the key.
     pub fn owner(&self, key: &KeyId) -> Option<&Label> {
         self.owners.get(key)

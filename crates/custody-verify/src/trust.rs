@@ -5,7 +5,7 @@ use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
-use custody_core::envelope::{Envelope, Keyring, Payload, PolicyText, StatementId};
+use custody_core::envelope::{Envelope, Keyring, Payload, PolicyText, Signer, StatementId};
 use custody_core::key::KeyId;
 use custody_core::statement::Label;
 use custody_core::time::Time;
@@ -39,11 +39,14 @@ fn signed_policy(envelope: &Envelope) -> Result<Policy, Refusal> {
     Ok(Policy::parse(&text.0)?)
 }
 
-/// Whether the root of `judge` signed the envelope, at its threshold.
-fn check_root(envelope: &Envelope, judge: &Policy, now: Time) -> Result<(), Refusal> {
+/// Whether the root of `judge` signed the envelope, at its threshold. When they did nobody can prove,
+/// so a key's window does not matter here: a key that must not count any more is revoked.
+fn check_root(envelope: &Envelope, judge: &Policy) -> Result<(), Refusal> {
     let at = format!("policy {}", envelope.id().short());
-    let root =
-        |signer: &_| judge.entitled(signer, &judge.root.members, now, "the policy's signature");
+    let root = |signer: &Signer| {
+        let when = judge.moment_within(&signer.key);
+        judge.entitled(signer, &judge.root.members, when, "the policy's signature")
+    };
     let signed = envelope.open::<PolicyText>(&judge.keyring());
     let verified =
         signed.and_then(|signed| signed.by_ref().verify(judge.root.threshold, root).map(|_| ()));
@@ -57,7 +60,7 @@ fn check_root(envelope: &Envelope, judge: &Policy, now: Time) -> Result<(), Refu
 impl PolicyChain {
     /// Starts at the policy whose statement id is pinned. Its own root must have signed it: a pin
     /// says which document is meant, the signatures that people stand behind it.
-    pub fn pinned(pin: StatementId, envelope: &Envelope, now: Time) -> Result<Self, Refusal> {
+    pub fn pinned(pin: StatementId, envelope: &Envelope) -> Result<Self, Refusal> {
         if envelope.id() != pin {
             return Err(Refusal::new(
                 Code::PolicyUntrusted,
@@ -67,7 +70,7 @@ impl PolicyChain {
             ));
         }
         let policy = signed_policy(envelope)?;
-        check_root(envelope, &policy, now)?;
+        check_root(envelope, &policy)?;
         let keyring = policy.keyring();
         let mut chain =
             Self { older: Vec::new(), newest: (pin, policy), keyring, revoked: BTreeMap::new() };
@@ -76,7 +79,7 @@ impl PolicyChain {
     }
 
     /// Goes on to the next version: signed by the root of the newest so far and by its own.
-    pub fn rotate(&mut self, envelope: &Envelope, now: Time) -> Result<(), Refusal> {
+    pub fn rotate(&mut self, envelope: &Envelope) -> Result<(), Refusal> {
         let (id, newest) = (&self.newest.0, &self.newest.1);
         if envelope.id() == *id {
             return Ok(());
@@ -116,8 +119,8 @@ impl PolicyChain {
                 next.instance.to_string(),
             );
         }
-        check_root(envelope, newest, now)?;
-        check_root(envelope, &next, now)?;
+        check_root(envelope, newest)?;
+        check_root(envelope, &next)?;
         for entry in next.principals.values().flat_map(|principal| &principal.keys) {
             self.keyring.insert(entry.key.clone());
         }
@@ -150,7 +153,6 @@ impl PolicyChain {
         pin: StatementId,
         envelopes: impl IntoIterator<Item = &'e Envelope>,
         floor: Option<Floor>,
-        now: Time,
     ) -> Result<Self, Refusal> {
         let policies: Evidence = envelopes
             .into_iter()
@@ -166,17 +168,16 @@ impl PolicyChain {
                 "not among the evidence",
             )
         })?;
-        let mut chain = Self::pinned(pin, first, now)?;
+        let mut chain = Self::pinned(pin, first)?;
         loop {
             let id = chain.newest.0;
             // signatures first: what the root did not sign is not even read
             let signed = policies.iter().filter(|envelope| {
-                chain.get(envelope.id()).is_none()
-                    && check_root(envelope, &chain.newest.1, now).is_ok()
+                chain.get(envelope.id()).is_none() && check_root(envelope, &chain.newest.1).is_ok()
             });
             let mut valid = signed.filter_map(|envelope| {
                 let mut longer = chain.clone();
-                longer.rotate(envelope, now).ok().map(|()| longer)
+                longer.rotate(envelope).ok().map(|()| longer)
             });
             let Some(longer) = valid.next() else { break };
             if let Some(other) = valid.next() {

@@ -13,8 +13,6 @@ use world::{
     policy_text,
 };
 
-const NOW: u64 = 300_000;
-
 #[track_caller]
 fn fault(edit: impl Fn(String) -> String, code: Code, place: &str) {
     let honest = policy_text();
@@ -368,8 +366,7 @@ fn establish(
     envelopes: &[&Envelope],
     floor: Option<Floor>,
 ) -> Result<PolicyChain, Code> {
-    PolicyChain::establish(pin, envelopes.iter().copied(), floor, at(NOW))
-        .map_err(|refusal| refusal.code)
+    PolicyChain::establish(pin, envelopes.iter().copied(), floor).map_err(|refusal| refusal.code)
 }
 
 fn version(chain: &Result<PolicyChain, Code>) -> u64 {
@@ -377,7 +374,7 @@ fn version(chain: &Result<PolicyChain, Code>) -> u64 {
 }
 
 fn rotate(chain: &PolicyChain, envelope: &Envelope) -> Code {
-    chain.clone().rotate(envelope, at(NOW)).unwrap_err().code
+    chain.clone().rotate(envelope).unwrap_err().code
 }
 
 /// The control, `pol-version-gap`, and evidence that anybody adds.
@@ -399,10 +396,10 @@ fn policies_rotate_one_by_one_in_whatever_order_they_come() {
     let chain = establish(pin, &[&first], None).unwrap();
     assert_eq!(rotate(&chain, &third), Code::PolicyVersionGap);
     let mut chain = chain;
-    chain.rotate(&second, at(NOW)).unwrap();
-    chain.rotate(&second, at(NOW)).unwrap();
-    chain.rotate(&first, at(NOW)).unwrap();
-    chain.rotate(&third, at(NOW)).unwrap();
+    chain.rotate(&second).unwrap();
+    chain.rotate(&second).unwrap();
+    chain.rotate(&first).unwrap();
+    chain.rotate(&third).unwrap();
     assert_eq!(chain.newest().1.version, 3);
     assert_eq!(
         chain.iter().map(|(id, _)| id).collect::<Vec<_>>(),
@@ -429,10 +426,7 @@ fn a_policy_that_is_not_pinned_is_refused() {
     );
     assert_eq!(establish(first.id(), &[&second], None).unwrap_err(), Code::PolicyUntrusted);
     assert_eq!(establish(first.id(), &[], None).unwrap_err(), Code::PolicyUntrusted);
-    assert_eq!(
-        PolicyChain::pinned(first.id(), &second, at(NOW)).unwrap_err().code,
-        Code::PolicyUntrusted
-    );
+    assert_eq!(PolicyChain::pinned(first.id(), &second).unwrap_err().code, Code::PolicyUntrusted);
 }
 
 /// `pol-below-threshold`, `env-dup-signature`, `env-one-key-two-keyids`, `pol-tampered`, `pol-key-purpose`.
@@ -440,9 +434,7 @@ fn a_policy_that_is_not_pinned_is_refused() {
 fn a_policy_without_enough_root_people_is_refused() {
     let text = policy_text();
     let pinned = |envelope: &Envelope| {
-        PolicyChain::pinned(envelope.id(), envelope, at(NOW))
-            .map(|_| ())
-            .map_err(|refusal| refusal.code)
+        PolicyChain::pinned(envelope.id(), envelope).map(|_| ()).map_err(|refusal| refusal.code)
     };
     assert_eq!(pinned(&policy_envelope(&text, &["alice", "bob"])), Ok(()));
     assert_eq!(
@@ -485,7 +477,7 @@ fn a_policy_without_enough_root_people_is_refused() {
 #[test]
 fn a_rotation_needs_the_old_root_and_the_new_one() {
     let first = policy_envelope(&policy_text(), &["alice", "bob"]);
-    let chain = PolicyChain::pinned(first.id(), &first, at(NOW)).unwrap();
+    let chain = PolicyChain::pinned(first.id(), &first).unwrap();
     let dave = Key::of("dave").public.to_openssh();
     let mallory = Key::of("mallory").public.to_openssh();
     let text = next_version(&first, |text| {
@@ -501,19 +493,19 @@ fn a_rotation_needs_the_old_root_and_the_new_one() {
     ));
     assert_eq!(rotate(&chain, &by(&["alice", "bob", "dave"])), Code::PolicySignatureThreshold);
     let good = by(&["alice", "bob", "dave", "mallory"]);
-    assert!(chain.clone().rotate(&good, at(NOW)).is_ok());
+    assert!(chain.clone().rotate(&good).is_ok());
     // a refusal leaves the chain as it was (`pol-rejected-then-cached`)
     let mut kept = chain;
-    let _refused = kept.rotate(&by(&["dave", "mallory"]), at(NOW));
+    let _refused = kept.rotate(&by(&["dave", "mallory"]));
     assert_eq!(kept.newest().0, first.id());
-    assert!(kept.rotate(&good, at(NOW)).is_ok());
+    assert!(kept.rotate(&good).is_ok());
 }
 
 /// `pol-hash-link-broken`, another instance.
 #[test]
 fn a_version_that_follows_another_one_is_refused() {
     let Three { first, second, .. } = three();
-    let chain = PolicyChain::pinned(first.id(), &first, at(NOW)).unwrap();
+    let chain = PolicyChain::pinned(first.id(), &first).unwrap();
     let edited = |from: String, to: String| {
         policy_envelope(&next_version(&first, |text| text.replace(&from, &to)), &["alice", "bob"])
     };
@@ -532,7 +524,7 @@ fn a_version_that_follows_another_one_is_refused() {
         rotate(&chain, &edited("\"production\"".into(), "\"staging\"".into())),
         Code::ChainInstanceMismatch
     );
-    assert!(chain.clone().rotate(&second, at(NOW)).is_ok());
+    assert!(chain.clone().rotate(&second).is_ok());
 }
 
 /// `pol-rollback`, `pol-floor-erased`, and issue 2: an older policy.
@@ -557,15 +549,12 @@ fn an_older_policy_than_one_seen_before_is_refused() {
     assert_eq!(
         chain
             .clone()
-            .rotate(
-                &policy_envelope(&policy_text().replace("5m", "6m"), &["alice", "bob"]),
-                at(NOW)
-            )
+            .rotate(&policy_envelope(&policy_text().replace("5m", "6m"), &["alice", "bob"]))
             .unwrap_err()
             .code,
         Code::PolicyRollback
     );
-    assert!(chain.rotate(&third, at(NOW)).is_ok());
+    assert!(chain.rotate(&third).is_ok());
 }
 
 /// Two truths under one version.

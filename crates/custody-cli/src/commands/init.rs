@@ -8,7 +8,7 @@ use custody_core::json::Value;
 use custody_store::Store;
 use custody_verify::PolicyChain;
 
-use crate::context::{StoreArgs, now, read_envelope};
+use crate::context::{StoreArgs, read_envelope};
 use crate::error::Error;
 use crate::ui::Ui;
 
@@ -26,7 +26,7 @@ pub(crate) struct InitArgs {
 
 pub(crate) fn run(args: &InitArgs, ui: &Ui) -> Result<(), Error> {
     let envelope = read_envelope(&args.policy)?;
-    let chain = PolicyChain::pinned(args.pin, &envelope, now()?)?;
+    let chain = PolicyChain::pinned(args.pin, &envelope)?;
     let store = Store::create(&args.store.store)?;
     store.add(&[envelope])?;
     store.pin(args.pin)?;

@@ -114,7 +114,7 @@ fn rotate(args: &RotateArgs, ui: &Ui) -> Result<(), Error> {
     let now = now()?;
     let (mut chain, _) = trusted(&store, now)?;
     let envelope = read_envelope(&args.file)?;
-    chain.rotate(&envelope, now)?;
+    chain.rotate(&envelope)?;
     let (id, newest) = chain.newest();
     let version = newest.version;
     store.add(&[envelope])?;

@@ -11,8 +11,9 @@ use custody_core::json::Value;
 use custody_core::statement::{Label, Origin, Statement, Task};
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
-use custody_run::execute::{Confinement, User};
+use custody_run::execute::User;
 use custody_run::run::Worker;
+use custody_run::users::Users;
 use custody_sign::Signer;
 use custody_store::{Relation, Store};
 use custody_verify::policy::Product;
@@ -56,9 +57,10 @@ pub(crate) struct MachineArgs {
     /// Where working directories are made
     #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
     pub(super) work: PathBuf,
-    /// Run commands as this user (UID:GID) when started as root; nobody by default
-    #[arg(long, value_name = "UID:GID", value_parser = parse_user)]
-    user: Option<User>,
+    /// Run commands as this user (UID:GID) when started as root, by default nobody; several for as
+    /// many runs at once
+    #[arg(long = "user", value_name = "UID:GID", value_parser = parse_user)]
+    users: Vec<User>,
 }
 
 /// Whoever could read our keys runs no commands with them at hand: root steps down to nobody.
@@ -77,7 +79,7 @@ fn parse_user(text: &str) -> Result<User, String> {
 /// The machines whose keys are at hand.
 pub(super) struct Machines {
     signers: Vec<(Label, Box<dyn Signer>)>,
-    pub(super) confinement: Confinement,
+    users: Users,
 }
 
 impl Machines {
@@ -96,7 +98,9 @@ impl Machines {
             })?;
             signers.push((owner, signer));
         }
-        Ok(Self { signers, confinement: Confinement::probe(args.user.or_else(nobody))? })
+        let users =
+            if args.users.is_empty() { nobody().into_iter().collect() } else { args.users.clone() };
+        Ok(Self { signers, users: Users::probe(&users)? })
     }
 
     /// The machine at hand that the policy lets perform the step.
@@ -199,13 +203,14 @@ impl Performance<'_> {
             .map(|path| path.canonicalize().map_err(Error::io(path)))
             .transpose()?;
         let repository = repository.map(|path| path.display().to_string());
+        let turn = self.machines.users.take(&self.cancelled)?;
         let worker = Worker {
             store: self.store,
             signer,
             name,
             work: &self.args.work,
             repository: repository.as_deref(),
-            confinement: &self.machines.confinement,
+            confinement: turn.confinement(),
             clock,
             cancelled: &self.cancelled,
         };

@@ -203,7 +203,7 @@ impl Basis {
         let seen = Seen::of(pin)?;
         // judging for another time than now is looking back, which what was seen since must not prevent
         let floor = if args.at.is_some() { None } else { seen.floor()? };
-        let policies = PolicyChain::establish(pin, &envelopes, floor, now)?;
+        let policies = PolicyChain::establish(pin, &envelopes, floor)?;
         let seen = args.at.is_none().then_some(seen);
         Ok(Self { evidence: envelopes.into_iter().collect(), policies, floor, now, seen })
     }
@@ -211,7 +211,7 @@ impl Basis {
     fn from_store(args: &EvidenceArgs, dir: &Path, digests: &Digests) -> Result<Self, Error> {
         let store = Store::open(dir)?;
         let (now, policies, floor) = if let Some(time) = args.at {
-            (time, gate::policies_as_of(&store, time)?, None)
+            (time, gate::policies_looking_back(&store)?, None)
         } else {
             let now = now()?;
             let (policies, floor) = trusted(&store, now)?;

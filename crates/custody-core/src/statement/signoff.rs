@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use super::parts::{Descriptor, Label, ReleaseId, Source, only_statement};
 use super::{Predicate, Request};
 use crate::envelope::StatementId;
-use crate::json::{Object, Value};
+use crate::json::{Object, Value, text_map};
 use crate::time::Time;
 use crate::{Code, Refusal};
 
@@ -58,6 +58,8 @@ pub struct Signoff {
     pub phase: Label,
     /// The source.
     pub source: Source,
+    /// The parameters for the pipeline, the destination among them.
+    pub parameters: Vec<(String, String)>,
     /// How many artifacts of earlier phases the request names.
     pub artifacts: u64,
     /// Their bytes in all.
@@ -86,6 +88,10 @@ pub fn short_code(id: StatementId) -> String {
     format!("{}-{}", half([35, 30, 25, 20]), half([15, 10, 5, 0]))
 }
 
+fn shown(parameters: &[(String, String)]) -> String {
+    text_map(parameters.iter().map(|(name, value)| (name, value))).to_line()
+}
+
 impl Signoff {
     /// A sign-off of this request with all that it repeats of it.
     pub fn of(
@@ -105,6 +111,7 @@ impl Signoff {
             release: request.release.clone(),
             phase: request.phase.clone(),
             source: request.source.clone(),
+            parameters: request.parameters.clone(),
             artifacts,
             bytes,
             withdraws: None,
@@ -126,6 +133,7 @@ impl Signoff {
             ("release", request.release.to_string(), self.release.to_string()),
             ("phase", request.phase.to_string(), self.phase.to_string()),
             ("source", request.source.to_string(), self.source.to_string()),
+            ("parameters", shown(&request.parameters), shown(&self.parameters)),
             (
                 "content",
                 format!("{artifacts} artifacts, {bytes} bytes"),
@@ -159,6 +167,7 @@ impl Predicate for Signoff {
             release: ReleaseId::read(&mut release)?,
             phase: object.parsed("phase")?,
             source: Source::read(object.required("source")?, "predicate.source")?,
+            parameters: object.map("parameters")?,
             artifacts: object.integer("artifacts")?,
             bytes: object.integer("bytes")?,
             withdraws: object.optional_parsed("withdraws")?,
@@ -194,6 +203,7 @@ impl Predicate for Signoff {
             ("release", self.release.write()),
             ("phase", Value::text(&self.phase)),
             ("source", self.source.write()),
+            ("parameters", text_map(self.parameters.iter().map(|(name, value)| (name, value)))),
             ("artifacts", Value::Integer(self.artifacts)),
             ("bytes", Value::Integer(self.bytes)),
             ("shortCode", Value::text(short_code(self.request))),

@@ -569,8 +569,8 @@ fn entitled_to_resolve(
 /// A task that has a result is done. One whose act was announced and not finished is in doubt, until
 /// for each announcement a person who may resolve has said that it be taken up again.
 ///
-/// Here any known key counts, also one that may not perform the step any more: a worker that the
-/// newest policy has dropped may have done the act before that.
+/// Whoever some policy of the chain lets or let perform the step counts here: a worker that the newest
+/// one has dropped may have done the act before. Nobody else can block a task.
 pub(crate) fn once(
     case: &Case<'_>,
     id: StatementId,
@@ -580,11 +580,15 @@ pub(crate) fn once(
     let refuse = |found| {
         Err(Refusal::new(Code::GateAlreadyExecuted, at, "a task that was not begun", found))
     };
-    if let Some(done) = case.manifests_of(id).first() {
+    let task = case.statement(id, "task", Statement::as_task)?;
+    let step = &task.unverified().step;
+    let mut results = case.manifests_of(id).iter().filter(|id| case.may_perform_by_id(**id, step));
+    if let Some(done) = results.next() {
         return refuse(format!("its manifest {done}"));
     }
     let announced = case
         .about(id)
+        .filter(|said| case.may_perform(said, step))
         .filter_map(|said| said.unverified().as_intent())
         .filter(|intent| intent.stage == Stage::Announced);
     let resumed =

@@ -8,8 +8,8 @@ use core::num::NonZeroU32;
 
 use custody_core::digest::Sha256;
 use custody_core::envelope::{Signed, StatementId};
-use custody_core::name::ArtifactName;
-use custody_core::statement::{Label, Origin, Request, Statement, Task};
+use custody_core::name::{ArtifactName, Pattern};
+use custody_core::statement::{Artifact, Label, Origin, Request, Statement, Task};
 use custody_core::{Code, Refusal};
 
 use super::{Authority, manifest};
@@ -369,6 +369,68 @@ fn time(
     Ok(())
 }
 
+/// What exists already may be taken only if it is among the files that people signed off.
+fn approved(
+    origin: Origin,
+    artifact: &Artifact,
+    authority: &Authority<'_>,
+    at: &str,
+) -> Result<(), Refusal> {
+    let Origin::Manifest(id) = origin else { return Ok(()) };
+    let entry = authority.request.builds_on.iter().find(|entry| entry.manifest == id);
+    let listed =
+        entry.and_then(|entry| entry.artifacts.iter().find(|listed| listed.name == artifact.name));
+    match listed {
+        Some(listed) if listed.same_bytes(artifact) => Ok(()),
+        Some(_) => Err(Refusal::new(
+            Code::ArtDigestMismatch,
+            at,
+            "the file that the request names",
+            artifact.name.as_str(),
+        )),
+        None => Err(Refusal::new(
+            Code::SignoffContentMismatch,
+            at,
+            "files that the request names",
+            artifact.name.as_str(),
+        )),
+    }
+}
+
+/// What would be published has names that task and policy allow, known before anything goes out.
+pub(crate) fn gate_outputs(
+    task: &Task,
+    step: &Step,
+    files: &[AcceptedInput],
+) -> Result<(), Refusal> {
+    if task.destination.is_none() {
+        return Ok(());
+    }
+    let at = format!("what step {} would publish", task.step);
+    let mut names: Vec<ArtifactName> = Vec::new();
+    for file in files {
+        names.push(file.artifact.name.file_name().parse()?);
+    }
+    let fits = |patterns: &[Pattern], name: &ArtifactName| {
+        patterns.iter().any(|pattern| pattern.matches(name))
+    };
+    let stray = names.iter().find(|name| !fits(&task.outputs, name) || !fits(&step.outputs, name));
+    if let Some(name) = stray {
+        return Err(Refusal::new(
+            Code::ArtUnlisted,
+            at,
+            "names that the task and the policy allow",
+            name.as_str(),
+        ));
+    }
+    match task.outputs.iter().find(|pattern| !names.iter().any(|name| pattern.matches(name))) {
+        None => Ok(()),
+        Some(pattern) => {
+            Err(Refusal::new(Code::ArtMissing, at, format!("a file that fits {pattern}"), "none"))
+        }
+    }
+}
+
 /// The files that a task will be given, from manifests that exist: one for each task it names.
 pub(crate) fn gate_inputs(
     case: &Case<'_>,
@@ -405,6 +467,7 @@ pub(crate) fn gate_inputs(
                 ));
             }
             for artifact in matching {
+                approved(input.origin, artifact, authority, &at)?;
                 let place = (input.directory.folded(), artifact.name.folded());
                 let known = places.insert(place, (id, &artifact.name));
                 if known.is_some_and(|known| known != (id, &artifact.name)) {

@@ -692,7 +692,7 @@ impl World {
     }
 
     pub fn chain(&self) -> PolicyChain {
-        PolicyChain::establish(self.pin, &self.policies, self.floor, self.now).unwrap()
+        PolicyChain::establish(self.pin, &self.policies, self.floor).unwrap()
     }
 
     /// Whose envelope this is, for messages.

@@ -100,6 +100,7 @@ impl<'u> Stage<'u> {
     }
 
     /// The arguments for this computer standing for several machines.
+    #[expect(clippy::unused_self, reason = "keys lie on the stage")]
     pub(super) fn machines(&self, names: &[&str]) -> Vec<String> {
         let keys = names.iter().flat_map(|name| ["--key".into(), format!("keys/{name}")]);
         let places = ["--work", "work", "--store", "store"].into_iter().map(Into::into);

@@ -1,0 +1,106 @@
+//! The users as whom commands run, each for one run at a time.
+//!
+//! Two commands of one user could rewrite each other's inputs and outputs. So every user of the pool
+//! is locked, for all workers of the machine, as long as a run has it; the operating system lets go
+//! of the lock with the process.
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use custody_core::{Code, Refusal};
+
+use crate::execute::{Confinement, User};
+
+/// Where the locks lie: a directory of root's that is empty after a start of the machine.
+const LOCKS: &str = "/run/custody";
+
+/// How often a run that waits for a user looks again.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// The users of a worker.
+#[derive(Clone, Debug)]
+pub struct Users(Vec<Confinement>);
+
+/// The right to run commands as one user, for as long as this value lives.
+#[derive(Debug)]
+#[must_use = "the right to use the user ends with this value"]
+pub struct Turn {
+    confinement: Confinement,
+    _lock: Option<File>,
+}
+
+impl Turn {
+    /// What keeps the command apart, this user included.
+    pub const fn confinement(&self) -> &Confinement {
+        &self.confinement
+    }
+}
+
+impl Users {
+    /// Tries what the machine can do for each user. Without any, commands run as the worker's own.
+    pub fn probe(users: &[User]) -> Result<Self, Refusal> {
+        if users.is_empty() {
+            return Ok(Self(vec![Confinement::probe(None)?]));
+        }
+        users.iter().map(|user| Confinement::probe(Some(*user))).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Takes the first user that nobody runs commands as; waits for one unless `cancelled`.
+    pub fn take(&self, cancelled: &AtomicBool) -> Result<Turn, Refusal> {
+        let fault = |error: io::Error| {
+            Refusal::new(Code::GateUnavailable, LOCKS, "a lock on a user", error.to_string())
+        };
+        while !cancelled.load(Ordering::Relaxed) {
+            for confinement in &self.0 {
+                let Some(user) = confinement.user else {
+                    return Ok(Turn { confinement: *confinement, _lock: None });
+                };
+                if let Some(lock) = lock(user).map_err(fault)? {
+                    return Ok(Turn { confinement: *confinement, _lock: Some(lock) });
+                }
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Err(Refusal::new(Code::GateUnavailable, "the run", "a free user", "interrupted"))
+    }
+}
+
+fn lock(user: User) -> io::Result<Option<File>> {
+    let directory = Path::new(LOCKS);
+    match DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let path = directory.join(format!("user-{}", user.uid));
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_taken_once() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let [one, other] = [64_101, 64_102].map(|uid| User { uid, gid: uid });
+        let go_on = AtomicBool::new(false);
+        let users = Users::probe(&[one, other]).unwrap();
+        let first = users.take(&go_on).unwrap();
+        let second = users.take(&go_on).unwrap();
+        assert_ne!(first.confinement().user, second.confinement().user);
+        assert!(users.take(&AtomicBool::new(true)).is_err(), "both are taken");
+        drop(first);
+        assert_eq!(users.take(&go_on).unwrap().confinement().user, Some(one));
+    }
+}
