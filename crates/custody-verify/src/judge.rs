@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 
 use custody_core::digest::{Digests, Sha256};
 use custody_core::envelope::{Payload as _, PolicyText, Signed, StatementId};
+use custody_core::key::KeyId;
 use custody_core::statement::{Label, Manifest, ReleaseId, Statement};
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
@@ -352,25 +353,29 @@ impl<'e> Case<'e> {
         found.into_iter().map(|(_, _, _, id)| id).collect()
     }
 
-    pub(crate) fn may_perform_by_id(&self, id: StatementId, step: &Label) -> bool {
+    /// The same for the statement of this id.
+    pub(crate) fn could_perform_by_id(&self, id: StatementId, step: &Label) -> bool {
         let opened = self.opened.get(&id).and_then(|opened| opened.as_ref().ok());
-        opened.is_some_and(|signed| self.may_perform(signed, step))
+        opened.is_some_and(|signed| self.could_perform(signed, step))
     }
 
-    pub(crate) fn may_perform(&self, signed: &Signed<Statement>, step: &Label) -> bool {
-        signed
-            .signers()
-            .iter()
-            .filter(|signer| self.policies.revocation(&signer.key).is_none())
-            .any(|signer| {
-                self.policies.iter().any(|(_, policy)| {
-                    let steps =
-                        policy.products.values().filter_map(|product| product.steps.get(step));
-                    policy.owner(&signer.key).is_some_and(|owner| {
-                        steps.into_iter().any(|step| step.perform.contains(owner))
-                    })
-                })
-            })
+    /// Whether some policy of the chain let a signer perform the step, revoked or not.
+    pub(crate) fn could_perform(&self, signed: &Signed<Statement>, step: &Label) -> bool {
+        signed.signers().iter().any(|signer| self.lets_perform(&signer.key, step))
+    }
+
+    fn may_perform(&self, signed: &Signed<Statement>, step: &Label) -> bool {
+        let mut signers = signed.signers().iter();
+        signers.any(|signer| {
+            self.policies.revocation(&signer.key).is_none() && self.lets_perform(&signer.key, step)
+        })
+    }
+
+    fn lets_perform(&self, key: &KeyId, step: &Label) -> bool {
+        self.policies.iter().any(|(_, policy)| {
+            let mut steps = policy.products.values().filter_map(|product| product.steps.get(step));
+            policy.owner(key).is_some_and(|owner| steps.any(|step| step.perform.contains(owner)))
+        })
     }
 
     /// Whether the newest policy holds at all now.

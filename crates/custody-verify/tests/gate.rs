@@ -386,3 +386,32 @@ fn a_summary_names_the_artifacts_the_policy_and_every_statement() {
     assert!(summary.inputs.contains(&world.id("old/build/manifest")));
     assert_eq!(summary.resource_uri, "custody:hello/1.1.0/release/production");
 }
+
+/// `gate-signing-oracle`, `gate-partial`: a scheduler may pick patterns, not files that nobody signed off.
+#[test]
+fn nothing_is_published_that_the_request_does_not_name() {
+    let less = |request: &mut custody_core::statement::Request| {
+        request.builds_on.iter_mut().for_each(|entry| {
+            entry.artifacts.retain(|artifact| artifact.name.as_str() != "signed/hello.mar");
+        });
+    };
+    let world = change().request("new/ship/request", less).build().unpublished();
+    assert_refused(&world.gate(PUBLISH), Code::SignoffContentMismatch);
+    let other_name = |task: &mut Task| task.outputs = vec!["nothing-like-it".parse().unwrap()];
+    let world = change().task(PUBLISH, other_name).build().unpublished();
+    assert_refused(&world.gate(PUBLISH), Code::ArtUnlisted);
+}
+
+/// A machine that may not perform a step cannot mark its task as done, begun or forked.
+#[test]
+fn only_who_may_perform_a_step_blocks_its_task() {
+    let done = honest().get_manifest("new/publish/manifest");
+    let mut blocked = ready();
+    blocked.add("done", done.clone(), &["publisher"]);
+    assert_refused(&blocked.gate(PUBLISH), Code::GateAlreadyExecuted);
+    let mut free = ready();
+    free.add("claimed", done, &["docs"]);
+    let intent = free.intent(PUBLISH, Stage::Announced, 101_450);
+    free.add("announced", intent, &["docs"]);
+    assert_accepted(&free.gate(PUBLISH));
+}

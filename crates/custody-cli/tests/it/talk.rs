@@ -227,7 +227,8 @@ fn colours_are_for_terminals_that_want_them() {
             .env("HOME", world.path("home"))
             .env("XDG_STATE_HOME", world.path("state"))
             .env("TERM", "xterm")
-            .env_remove("NO_COLOR");
+            .env_remove("NO_COLOR")
+            .env_remove("CI");
         command.envs(variables.iter().copied());
         let output = command.output().unwrap();
         assert!(output.status.success(), "{output:?}");

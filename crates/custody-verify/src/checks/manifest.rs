@@ -345,7 +345,7 @@ fn from_upstream(
     }
     let empty = BTreeMap::new();
     let from_here = used.get(&InputOrigin::Manifest(id)).unwrap_or(&empty);
-    let approved = Approved::of(context, id);
+    let approved = Approved::of(context.authority, id);
     let fits = |patterns: &[&Pattern], name: &ArtifactName| {
         patterns.iter().any(|pattern| pattern.matches(name))
     };
@@ -388,16 +388,16 @@ fn from_upstream(
 }
 
 /// The files of a manifest of an earlier phase or another release that people signed off.
-struct Approved<'r>(BTreeMap<&'r ArtifactName, &'r Artifact>);
+pub(crate) struct Approved<'r>(BTreeMap<&'r ArtifactName, &'r Artifact>);
 
 impl<'r> Approved<'r> {
-    fn of(context: &Context<'r>, manifest: StatementId) -> Self {
-        let entry = context.authority.earlier.get(&manifest);
+    pub(crate) fn of(authority: &Authority<'r>, manifest: StatementId) -> Self {
+        let entry = authority.earlier.get(&manifest);
         let artifacts = entry.map(|entry| entry.artifacts.as_slice()).unwrap_or_default();
         Self(artifacts.iter().map(|artifact| (&artifact.name, artifact)).collect())
     }
 
-    fn check(&self, artifact: &Artifact, at: &str) -> Result<(), Refusal> {
+    pub(crate) fn check(&self, artifact: &Artifact, at: &str) -> Result<(), Refusal> {
         match self.0.get(&artifact.name) {
             Some(listed) if listed.same_bytes(artifact) => Ok(()),
             Some(listed) => Err(differs(at, listed, artifact)),
@@ -569,8 +569,8 @@ fn entitled_to_resolve(
 /// A task that has a result is done. One whose act was announced and not finished is in doubt, until
 /// for each announcement a person who may resolve has said that it be taken up again.
 ///
-/// Whoever some policy of the chain lets or let perform the step counts here: a worker that the newest
-/// one has dropped may have done the act before. Nobody else can block a task.
+/// Whoever some policy of the chain lets or let perform the step counts here, revoked or not: such a
+/// worker may have done the act before. Nobody else can block a task.
 pub(crate) fn once(
     case: &Case<'_>,
     id: StatementId,
@@ -582,13 +582,14 @@ pub(crate) fn once(
     };
     let task = case.statement(id, "task", Statement::as_task)?;
     let step = &task.unverified().step;
-    let mut results = case.manifests_of(id).iter().filter(|id| case.may_perform_by_id(**id, step));
+    let mut results =
+        case.manifests_of(id).iter().filter(|id| case.could_perform_by_id(**id, step));
     if let Some(done) = results.next() {
         return refuse(format!("its manifest {done}"));
     }
     let announced = case
         .about(id)
-        .filter(|said| case.may_perform(said, step))
+        .filter(|said| case.could_perform(said, step))
         .filter_map(|said| said.unverified().as_intent())
         .filter(|intent| intent.stage == Stage::Announced);
     let resumed =

@@ -9,10 +9,11 @@ use core::num::NonZeroU32;
 use custody_core::digest::Sha256;
 use custody_core::envelope::{Signed, StatementId};
 use custody_core::name::{ArtifactName, Pattern};
-use custody_core::statement::{Artifact, Label, Origin, Request, Statement, Task};
+use custody_core::statement::{Label, Origin, Request, Statement, Task};
 use custody_core::{Code, Refusal};
 
-use super::{Authority, manifest};
+use super::Authority;
+use super::manifest::{self, Approved};
 use crate::judge::{Case, Walk, shown};
 use crate::policy::{Step, StepInput, listed};
 use crate::report::{AcceptedInput, Node, NodeKind, Rule};
@@ -369,34 +370,6 @@ fn time(
     Ok(())
 }
 
-/// What exists already may be taken only if it is among the files that people signed off.
-fn approved(
-    origin: Origin,
-    artifact: &Artifact,
-    authority: &Authority<'_>,
-    at: &str,
-) -> Result<(), Refusal> {
-    let Origin::Manifest(id) = origin else { return Ok(()) };
-    let entry = authority.request.builds_on.iter().find(|entry| entry.manifest == id);
-    let listed =
-        entry.and_then(|entry| entry.artifacts.iter().find(|listed| listed.name == artifact.name));
-    match listed {
-        Some(listed) if listed.same_bytes(artifact) => Ok(()),
-        Some(_) => Err(Refusal::new(
-            Code::ArtDigestMismatch,
-            at,
-            "the file that the request names",
-            artifact.name.as_str(),
-        )),
-        None => Err(Refusal::new(
-            Code::SignoffContentMismatch,
-            at,
-            "files that the request names",
-            artifact.name.as_str(),
-        )),
-    }
-}
-
 /// What would be published has names that task and policy allow, known before anything goes out.
 pub(crate) fn gate_outputs(
     task: &Task,
@@ -451,6 +424,8 @@ pub(crate) fn gate_inputs(
             .map_err(|refusal| refusal.within(&at))?;
         let manifest = *signed.unverified();
         origins.insert(id);
+        let exists = matches!(input.origin, Origin::Manifest(_));
+        let approved = exists.then(|| Approved::of(authority, id));
         for pattern in &input.patterns {
             let mut matching = manifest
                 .artifacts
@@ -467,7 +442,8 @@ pub(crate) fn gate_inputs(
                 ));
             }
             for artifact in matching {
-                approved(input.origin, artifact, authority, &at)?;
+                // what exists already is taken only if people signed it off
+                approved.as_ref().map_or(Ok(()), |approved| approved.check(artifact, &at))?;
                 let place = (input.directory.folded(), artifact.name.folded());
                 let known = places.insert(place, (id, &artifact.name));
                 if known.is_some_and(|known| known != (id, &artifact.name)) {
