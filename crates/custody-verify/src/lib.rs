@@ -1,6 +1,6 @@
-//! The judge: evidence, policy and time go in, a [`Report`](report::Report) comes out.
+//! The judge: evidence, policy and time go in, a [`Report`] comes out.
 //!
-//! [`verify`](judge::verify) is a pure, total and deterministic function with a budget. This room has
+//! [`verify()`] is a pure, total and deterministic function with a budget. This room has
 //! no file, socket, clock, randomness or key, runs nothing, and knows no switch that skips a check.
 //! It walks from an artifact or a task back to the source and the people, and holds every document
 //! on the way against the policy. The verdict is computed from the checks in the report.
