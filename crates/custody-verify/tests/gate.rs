@@ -129,7 +129,7 @@ fn an_act_in_doubt_stays_refused_until_a_person_says_to_resume() {
     let announced = world.intent(PUBLISH, Stage::Announced, 101_450);
     world.add("intent", announced, &["publisher"]);
     assert_refused(&world.gate(PUBLISH), Code::GateAlreadyExecuted);
-    let resume = world.resolution(PUBLISH, Resolve::Resume, "carol");
+    let resume = world.resolution(PUBLISH, Resolve::Resume(world.id("intent")), "carol");
     let mut by_another = world.clone();
     by_another.add("resume", resume.clone(), &["bob"]);
     assert_refused(&by_another.gate(PUBLISH), Code::GateAlreadyExecuted);
@@ -150,6 +150,13 @@ fn an_act_in_doubt_stays_refused_until_a_person_says_to_resume() {
     let again = world.intent(PUBLISH, Stage::Announced, 101_600);
     world.add("again", again, &["publisher"]);
     assert_refused(&world.gate(PUBLISH), Code::GateAlreadyExecuted);
+    // a word holds for the announcement that it names, however many there are
+    let more = world.resolution(PUBLISH, Resolve::Resume(world.id("done")), "carol");
+    world.add("for another", more, &["carol"]);
+    assert_refused(&world.gate(PUBLISH), Code::GateAlreadyExecuted);
+    let more = world.resolution(PUBLISH, Resolve::Resume(world.id("again")), "carol");
+    world.add("for the second", more, &["carol"]);
+    assert_accepted(&world.gate(PUBLISH));
 }
 
 /// `gate-crash-between` after a rotation: the policy has dropped the worker that announced the act.

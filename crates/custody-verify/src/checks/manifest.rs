@@ -587,20 +587,26 @@ pub(crate) fn once(
     if let Some(done) = results.next() {
         return refuse(format!("its manifest {done}"));
     }
-    let announced = case
+    let resumed: BTreeSet<StatementId> = case
+        .about(id)
+        .filter_map(|said| {
+            let signed = said.narrow(Statement::as_resolution)?;
+            let Resolve::Resume(intent) = signed.unverified().resolve else { return None };
+            entitled_to_resolve(case, authority, &signed).ok().map(|()| intent)
+        })
+        .collect();
+    let mut in_doubt = case
         .about(id)
         .filter(|said| case.could_perform(said, step))
-        .filter_map(|said| said.unverified().as_intent())
-        .filter(|intent| intent.stage == Stage::Announced);
-    let resumed =
-        case.about(id).filter_map(|said| said.narrow(Statement::as_resolution)).filter(|signed| {
-            signed.unverified().resolve == Resolve::Resume
-                && entitled_to_resolve(case, authority, signed).is_ok()
-        });
-    let (announced, resumed) = (announced.count(), resumed.count());
-    if announced > resumed {
+        .filter(|said| {
+            let intent = said.unverified().as_intent();
+            intent.is_some_and(|intent| intent.stage == Stage::Announced)
+        })
+        .map(Signed::id)
+        .filter(|intent| !resumed.contains(intent));
+    if let Some(intent) = in_doubt.next() {
         return refuse(format!(
-            "announced {announced} times, taken up again by {resumed} signed resolutions: it is in doubt"
+            "announced by intent {intent}, which no signed resolution takes up again: it is in doubt"
         ));
     }
     Ok(())
