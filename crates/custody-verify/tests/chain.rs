@@ -7,7 +7,7 @@
     reason = "tests measure, and tell a word from a world"
 )]
 
-mod world;
+use custody_world as world;
 
 use custody_core::Code;
 use custody_core::digest::Sha256;

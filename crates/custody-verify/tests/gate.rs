@@ -1,7 +1,7 @@
 //! The gate before a step, as far as it is pure: whoever holds the host, the queue or a worker's key
 //! wants a task to run that may not run, or to run twice.
 
-mod world;
+use custody_world as world;
 
 use custody_core::Code;
 use custody_core::statement::{Decision, Origin, Resolve, Signoff, Stage, Task};

@@ -6,7 +6,7 @@
     reason = "tests fail loudly, count, and tell a word from a world"
 )]
 
-mod world;
+use custody_world as world;
 
 use custody_core::digest::Sha256;
 use custody_core::envelope::{Envelope, StatementId};
