@@ -13,7 +13,7 @@ use custody_core::{Code, Refusal};
 use custody_run::gate;
 use custody_sign::{Access, KeySource, Signer};
 use custody_store::Store;
-use custody_verify::{Expectation, Floor, PolicyChain};
+use custody_verify::{Expectation, PolicyChain};
 
 use crate::error::Error;
 
@@ -172,8 +172,8 @@ impl ExpectArgs {
     }
 }
 
-/// The policies of a store, from its pin to the newest, and what the store has seen.
-pub(crate) fn trusted(store: &Store, now: Time) -> Result<(PolicyChain, Option<Floor>), Error> {
+/// The policies of a store, from its pin to the newest, not older than the store has seen.
+pub(crate) fn trusted(store: &Store, now: Time) -> Result<PolicyChain, Error> {
     Ok(gate::policies(store, now)?)
 }
 

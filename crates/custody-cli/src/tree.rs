@@ -42,27 +42,26 @@ struct Drawing<'r> {
 
 /// The tree of an accepted chain.
 pub(crate) fn accepted(report: &Report) -> String {
-    let nodes = report.nodes.iter().filter_map(|node| Some((node.id?, node))).collect();
+    let nodes = report.nodes().filter_map(|node| Some((node.id?, node))).collect();
     let mut drawing = Drawing { nodes, drawn: BTreeSet::new(), text: String::new() };
     let release =
         report.accepted().map(|accepted| accepted.release().to_string()).unwrap_or_default();
     let _infallible = writeln!(
         drawing.text,
         "{GOOD}✓ {}{GOOD:#} is of {BOLD}{}{BOLD:#}\n",
-        shown(&report.question),
+        shown(&report.subject().title),
         shown(&release)
     );
-    if let Some(subject) = report.nodes.first() {
-        let digest =
-            fact(subject, "sha256").map(|digest| format!("  sha256 {digest}")).unwrap_or_default();
-        let _infallible = writeln!(drawing.text, "{}{DIM}{digest}{DIM:#}", shown(&report.question));
-        drawing.children(subject, "");
-    }
+    let subject = report.subject();
+    let digest =
+        fact(subject, "sha256").map(|digest| format!("  sha256 {digest}")).unwrap_or_default();
+    let _infallible = writeln!(drawing.text, "{}{DIM}{digest}{DIM:#}", shown(&subject.title));
+    drawing.children(subject, "");
     drawing.text + &summary(report)
 }
 
 fn summary(report: &Report) -> String {
-    let all = || report.nodes.iter().flat_map(|node| &node.checks);
+    let all = || report.nodes().flat_map(|node| &node.checks);
     let passed = all().filter(|check| check.outcome == Outcome::Passed).count();
     let reasons: BTreeSet<&str> = all()
         .filter_map(|check| match check.outcome {
@@ -158,8 +157,10 @@ pub(crate) fn rejected(report: &Report) -> String {
     let count = report.findings().count();
     let codes = report.codes();
     let primary = codes.first().map(ToString::to_string).unwrap_or_default();
-    let mut text =
-        format!("{BAD}✗ refused: {}{BAD:#} {BOLD}{primary}{BOLD:#}\n", shown(&report.question));
+    let mut text = format!(
+        "{BAD}✗ refused: {}{BAD:#} {BOLD}{primary}{BOLD:#}\n",
+        shown(&report.subject().title)
+    );
     let mut findings: Vec<_> = report.findings().collect();
     findings.sort_by_key(|(_, _, refusal)| refusal.code);
     for (node, rule, refusal) in findings.into_iter().take(FINDINGS) {

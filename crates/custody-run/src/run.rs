@@ -400,7 +400,7 @@ impl Worker<'_> {
         let envelopes = gate::portable(self.store, &[manifest])?;
         let opened = envelopes.iter().find(|envelope| envelope.id() == manifest);
         let content = opened.and_then(|envelope| {
-            let (policies, _) = gate::policies(self.store, (self.clock)()).ok()?;
+            let policies = gate::policies(self.store, (self.clock)()).ok()?;
             let signed = envelope.open::<Statement>(policies.keyring()).ok()?;
             signed.unverified().as_manifest().cloned()
         });

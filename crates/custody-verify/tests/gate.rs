@@ -40,9 +40,8 @@ fn a_gate_lets_a_good_task_start_and_hands_out_exactly_its_inputs() {
 #[test]
 fn a_direct_gate_looks_at_its_inputs_and_a_full_one_at_everything() {
     let mut world = ready();
-    let count = |report: &Report| {
-        report.nodes.iter().filter(|node| node.kind == NodeKind::Manifest).count()
-    };
+    let count =
+        |report: &Report| report.nodes().filter(|node| node.kind == NodeKind::Manifest).count();
     assert_eq!(count(&world.gate("new/smoke/task")), 1);
     assert_eq!(count(&world.gate(PUBLISH)), 4);
     // the older build's task is gone: three steps behind, which only a full gate looks at
@@ -70,7 +69,7 @@ fn a_summary_counts_for_a_lesser_step_and_not_for_an_irrevocable_one() {
     world.drop("old/build/task");
     let rule = |report: &Report| {
         let checks =
-            report.nodes[0].checks.iter().find(|check| check.rule == Rule::SummaryAccepted);
+            report.subject().checks.iter().find(|check| check.rule == Rule::SummaryAccepted);
         checks.map(|check| check.outcome.clone()).unwrap()
     };
     let with = |summary: custody_core::statement::Summary, by: &str| {
@@ -362,22 +361,6 @@ fn two_inputs_for_one_place_are_refused() {
     let report = twice.unpublished().gate(PUBLISH);
     assert_accepted(&report);
     assert_eq!(report.accepted().unwrap().inputs().len(), 3);
-}
-
-/// Nobody makes acceptance out of a refusal by tidying the report.
-#[test]
-fn a_refused_report_stays_refused_whatever_is_done_to_its_nodes() {
-    let mut world = ready();
-    world.drop("new/ship/signoff/bob");
-    let mut report = world.gate(PUBLISH);
-    assert_refused(&report, Code::SignoffMissing);
-    for node in &mut report.nodes {
-        node.checks.clear();
-    }
-    assert!(report.accepted().is_none());
-    let good = ready().gate(PUBLISH);
-    report.nodes.clone_from(&good.nodes);
-    assert!(report.accepted().is_none());
 }
 
 /// A summary says what was accepted, and of what.

@@ -40,9 +40,11 @@ use custody_verify::{
 };
 
 mod key;
+mod large;
 mod policy;
 
 pub use key::{Key, signed};
+pub use large::Large;
 pub use policy::{next_version, policy_envelope, policy_text};
 
 /// The moment of `seconds` after the world began.
@@ -505,7 +507,6 @@ impl World {
                 size: bytes.len() as u64,
             },
             expect: Expectation::of(&release_id("1.1.0")),
-            floor: self.floor,
         }
     }
 
@@ -535,7 +536,6 @@ impl World {
         Question {
             subject: Subject::Task(self.id(task)),
             expect: Expectation::of(&release_id("1.1.0")),
-            floor: self.floor,
         }
     }
 

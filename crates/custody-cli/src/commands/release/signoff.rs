@@ -116,7 +116,7 @@ fn compose(
 
 pub(super) fn show(args: &ShowArgs, ui: &Ui) -> Result<(), Error> {
     let store = args.store.open()?;
-    let (policies, _) = trusted(&store, now()?)?;
+    let policies = trusted(&store, now()?)?;
     let content = request(&store, &policies, args.request)?;
     let mut text = describe(&content, args.request);
     let signoff =
@@ -150,7 +150,7 @@ pub(super) fn show(args: &ShowArgs, ui: &Ui) -> Result<(), Error> {
 
 pub(super) fn sign_off(args: &SignoffArgs, ui: &Ui) -> Result<(), Error> {
     let store = args.store.open()?;
-    let (policies, _) = trusted(&store, now()?)?;
+    let policies = trusted(&store, now()?)?;
     let content = request(&store, &policies, args.request)?;
     let envelope = match (&args.word, &args.key, &args.statement, &args.signature) {
         (Some(word), Some(key), None, None) => {
