@@ -646,7 +646,7 @@ impl World {
     /// A statement with a good signature of this machine: what an attacker with its key can make.
     pub(crate) fn forged(&self, statement: impl Into<Statement>, key: &str) -> Envelope {
         let mut envelope = statement.into().to_envelope();
-        let mut ask = |_: &Path| -> Result<zeroize::Zeroizing<String>, custody_core::Refusal> {
+        let mut ask = |_: &str| -> Result<zeroize::Zeroizing<String>, custody_core::Refusal> {
             panic!("no passphrase")
         };
         let mut access = Access { agent: None, security_key_provider: None, passphrase: &mut ask };

@@ -82,7 +82,8 @@ pub(crate) struct SignoffArgs {
     request: StatementId,
     #[command(flatten)]
     word: Option<WordArgs>,
-    /// The person's key: a PKCS#8 PEM or OpenSSH file, a security key's file, or agent:FINGERPRINT
+    /// The person's key: a PKCS#8 PEM or OpenSSH file, a security key's file, agent:FINGERPRINT, or a
+    /// pkcs11: URI
     #[arg(long, value_name = "KEY", requires = "person", required_unless_present = "statement")]
     key: Option<String>,
     #[command(flatten)]
