@@ -9,5 +9,6 @@ mod policy;
 mod publish;
 mod run_all;
 mod talk;
+mod token;
 mod verify;
 mod world;

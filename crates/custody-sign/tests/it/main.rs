@@ -1,10 +1,11 @@
-//! Signers against the real tools: openssl, ssh-keygen, ssh-agent.
+//! Signers against the real tools: openssl, ssh-keygen, ssh-agent, SoftHSM.
 #![cfg(test)]
 
 mod agent;
 mod files;
 mod generated;
 mod security_key;
+mod token;
 
 use std::fs;
 use std::io::Write as _;
