@@ -22,8 +22,8 @@ impl World {
         }
         let world = Self::with_keys();
         fs::create_dir(world.path("tokens")).unwrap();
-        let text = format!("directories.tokendir = {}\n", world.path("tokens").display());
-        world.write("softhsm2.conf", text);
+        let config = format!("directories.tokendir = {}\n", world.path("tokens").display());
+        world.write("softhsm2.conf", config);
         world.write("token-pin", format!("{PIN}\n"));
         fs::set_permissions(world.path("token-pin"), Permissions::from_mode(0o600)).unwrap();
         let init = ["--init-token", "--free", "--label", "custody", "--so-pin", "87654321"];
@@ -120,11 +120,11 @@ fn a_pin_is_asked_for_at_the_terminal() {
         let mut script = script.spawn().unwrap();
         script.stdin.take().unwrap().write_all(format!("{pin}\n").as_bytes()).unwrap();
         let output = script.wait_with_output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(text.contains("PIN of token custody: "), "{text}");
-        assert_eq!(text.contains("ecdsa-sha2-nistp256"), good, "{text}");
-        assert_eq!(text.matches("KEY_UNAVAILABLE").count(), usize::from(!good), "{text}");
-        assert_eq!(output.status.code(), Some(if good { 0 } else { 3 }), "{text}");
+        let shown = String::from_utf8_lossy(&output.stdout);
+        assert!(shown.contains("PIN of token custody: "), "{shown}");
+        assert_eq!(shown.contains("ecdsa-sha2-nistp256"), good, "{shown}");
+        assert_eq!(shown.matches("KEY_UNAVAILABLE").count(), usize::from(!good), "{shown}");
+        assert_eq!(output.status.code(), Some(if good { 0 } else { 3 }), "{shown}");
     }
 }
 

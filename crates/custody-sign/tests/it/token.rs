@@ -30,8 +30,8 @@ fn apart(test: &str, body: impl FnOnce(&Tokens)) {
     let folder = TempDir::new().unwrap();
     let tokens = folder.path().join("tokens");
     fs::create_dir(&tokens).unwrap();
-    let text = format!("directories.tokendir = {}\n", tokens.display());
-    fs::write(folder.path().join("softhsm2.conf"), text).unwrap();
+    let config = format!("directories.tokendir = {}\n", tokens.display());
+    fs::write(folder.path().join("softhsm2.conf"), config).unwrap();
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", &format!("token::{test}"), "--nocapture"])
         .env("SOFTHSM2_CONF", folder.path().join("softhsm2.conf"))
@@ -44,6 +44,7 @@ fn apart(test: &str, body: impl FnOnce(&Tokens)) {
     assert!(passed, "{}\n{out}{}", output.status, String::from_utf8_lossy(&output.stderr));
 }
 
+#[expect(clippy::unused_self, reason = "the tokens are those of this folder")]
 impl Tokens {
     fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
