@@ -132,7 +132,9 @@ fn pin(token: &TokenInfo, uri: &KeyUri, access: &mut Access<'_>) -> Result<RawAu
         return Ok(boxed(line.strip_suffix(b"\r").unwrap_or(line)));
     }
     let last = if token.user_pin_final_try() { ", the last try before it locks" } else { "" };
-    let asked = (access.passphrase)(&format!("PIN of token {}{last}", token.label()))?;
+    // the terminal obeys no token
+    let label = token.label().escape_debug();
+    let asked = (access.passphrase)(&format!("PIN of token {label}{last}"))?;
     Ok(boxed(asked.as_bytes()))
 }
 

@@ -271,8 +271,8 @@ fn a_pin_comes_from_a_file_that_nobody_else_reads() {
 #[test]
 fn locked_pins_last_tries_and_pads_are_heeded() {
     apart("locked_pins_last_tries_and_pads_are_heeded", |tokens| {
-        tokens.init("custody");
-        tokens.generate("custody", "EC:prime256v1", "builder", "01");
+        tokens.init("büro\u{1b}[2J");
+        tokens.generate("büro\u{1b}[2J", "EC:prime256v1", "builder", "01");
         let name = "object=builder";
         // CKF_USER_PIN_LOCKED: no login is tried; and CKR_PIN_LOCKED
         let locked = tokens.liar("locked", &["FLAGS=0x40000", "LOGIN_GIVES=5"]);
@@ -291,7 +291,7 @@ fn locked_pins_last_tries_and_pads_are_heeded() {
         let mut access = Access { agent: None, security_key_provider: None, passphrase: &mut ask };
         let source = KeySource::parse(&format!("pkcs11:{name}?module-path={last}")).unwrap();
         source.open(&mut access).unwrap();
-        assert_eq!(asked, "PIN of token custody, the last try before it locks");
+        assert_eq!(asked, r"PIN of token büro\u{1b}[2J, the last try before it locks");
         // CKF_PROTECTED_AUTHENTICATION_PATH
         let pad = tokens.liar("pad", &["FLAGS=0x100", "PAD=\"1234\""]);
         signs_as_machine(&*open_as(name, &pad, "", None).unwrap());
