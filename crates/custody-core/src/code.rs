@@ -191,8 +191,25 @@ impl Refusal {
     /// The same refusal, seen from the outside: `outer` is put before the place.
     #[must_use]
     pub fn within(mut self, outer: &str) -> Self {
-        self.at =
-            if self.at.is_empty() { outer.into() } else { alloc::format!("{outer}: {}", self.at) };
+        self.at = match (outer, self.at.as_str()) {
+            ("", inner) => inner.into(),
+            (outer, "") => outer.into(),
+            (outer, inner) => alloc::format!("{outer}: {inner}"),
+        };
+        self
+    }
+
+    /// The same refusal about a member of `outer`: at `name` of `subject[0]` it is at
+    /// `subject[0].name`.
+    #[must_use]
+    pub fn inside(mut self, outer: &str) -> Self {
+        let inner = self.at.strip_prefix('.').unwrap_or(&self.at);
+        self.at = match (outer, inner) {
+            ("", inner) => inner.into(),
+            (outer, "") => outer.into(),
+            (outer, inner) if inner.starts_with('[') => alloc::format!("{outer}{inner}"),
+            (outer, inner) => alloc::format!("{outer}.{inner}"),
+        };
         self
     }
 }

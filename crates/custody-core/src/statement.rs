@@ -60,15 +60,15 @@ pub enum Statement {
 pub(crate) trait Predicate: Sized {
     const TYPE: &'static str;
 
-    fn read(subjects: Vec<Descriptor>, predicate: Object<'_>) -> Result<Self, Refusal>;
+    fn read(subjects: Vec<Descriptor<'_>>, predicate: Object<'_>) -> Result<Self, Refusal>;
 
-    fn write(&self) -> (Vec<Descriptor>, Value<'static>);
+    fn write(&self) -> (Vec<Descriptor<'_>>, Value<'static>);
 }
 
 macro_rules! statements {
     ($($kind:ident $as_kind:ident $name:literal;)+) => {
         impl Statement {
-            fn read(predicate_type: &str, subjects: Vec<Descriptor>, predicate: Object<'_>) -> Result<Self, Refusal> {
+            fn read(predicate_type: &str, subjects: Vec<Descriptor<'_>>, predicate: Object<'_>) -> Result<Self, Refusal> {
                 match predicate_type {
                     $(<$kind as Predicate>::TYPE => $kind::read(subjects, predicate).map(Self::$kind),)+
                     other => {
@@ -88,7 +88,7 @@ macro_rules! statements {
                 match self { $(Self::$kind(_) => <$kind as Predicate>::TYPE,)+ }
             }
 
-            fn write(&self) -> (Vec<Descriptor>, Value<'static>) {
+            fn write(&self) -> (Vec<Descriptor<'_>>, Value<'static>) {
                 match self { $(Self::$kind(inner) => inner.write(),)+ }
             }
 

@@ -151,22 +151,22 @@ impl Case<'_> {
         kind: &'static str,
         part: impl FnOnce(&Statement) -> Option<&T>,
     ) -> Result<Signed<&T>, Refusal> {
-        let at = format!("{kind} {}", id.short());
+        let at = || format!("{kind} {}", id.short());
         match self.opened.statements.get(&id) {
             None => {
                 let expected = format!("the {kind} {id}");
                 Err(Refusal::new(
                     Code::ChainLinkMissing,
-                    at,
+                    at(),
                     expected,
                     "it is not among the evidence",
                 ))
             }
-            Some(Err(refusal)) => Err(refusal.clone().within(&at)),
+            Some(Err(refusal)) => Err(refusal.clone().within(&at())),
             Some(Ok(signed)) => signed.narrow(part).ok_or_else(|| {
                 Refusal::new(
                     Code::StmtPredicateType,
-                    at,
+                    at(),
                     format!("a {kind}"),
                     format!("a {}", signed.unverified().kind()),
                 )

@@ -93,7 +93,7 @@ fn read_dependency(value: Value<'_>, at: &str) -> Result<Dependency, Refusal> {
                 (Some(id), None) => InputOrigin::Manifest(
                     id.parse().map_err(|refusal: Refusal| refusal.within(at))?,
                 ),
-                (None, Some(uri)) => InputOrigin::External(uri.clone()),
+                (None, Some(uri)) => InputOrigin::External(uri.clone().into_owned()),
                 _ => {
                     return Err(Refusal::new(
                         Code::ChainInputUnaccounted,
@@ -117,8 +117,8 @@ fn read_dependency(value: Value<'_>, at: &str) -> Result<Dependency, Refusal> {
     }
 }
 
-fn with_role(mut descriptor: Descriptor, role: &str) -> Value<'static> {
-    descriptor.annotations.push(("role".to_owned(), Value::text(role)));
+fn with_role(mut descriptor: Descriptor<'_>, role: &str) -> Value<'static> {
+    descriptor.annotations.push(("role".into(), Value::text(role)));
     descriptor.write()
 }
 
@@ -127,9 +127,9 @@ impl UsedInput {
         let mut descriptor = self.artifact.to_descriptor();
         match &self.origin {
             InputOrigin::Manifest(id) => {
-                descriptor.annotations.push(("manifest".to_owned(), Value::text(id)));
+                descriptor.annotations.push(("manifest".into(), Value::text(id)));
             }
-            InputOrigin::External(uri) => descriptor.uri = Some(uri.clone()),
+            InputOrigin::External(uri) => descriptor.uri = Some(uri.as_str().into()),
         }
         with_role(descriptor, "input")
     }
@@ -191,7 +191,7 @@ impl Manifest {
 impl Predicate for Manifest {
     const TYPE: &'static str = "https://slsa.dev/provenance/v1";
 
-    fn read(subjects: Vec<Descriptor>, mut object: Object<'_>) -> Result<Self, Refusal> {
+    fn read(subjects: Vec<Descriptor<'_>>, mut object: Object<'_>) -> Result<Self, Refusal> {
         let mut definition = object.object("buildDefinition")?;
         let build_type = definition.text("buildType")?;
         if build_type != BUILD_TYPE {
@@ -211,8 +211,9 @@ impl Predicate for Manifest {
         let mut builder = details.object("builder")?;
         let mut metadata = details.object("metadata")?;
         let mut logs = details.each("byproducts", Artifact::read)?;
-        let named = |(i, subject): (usize, &Descriptor)| {
-            Artifact::from_descriptor(subject, &format!("subject[{i}]"))
+        let named = |(i, subject): (usize, &Descriptor<'_>)| {
+            let artifact = Artifact::from_descriptor(subject, "");
+            artifact.map_err(|refusal| refusal.inside(&format!("subject[{i}]")))
         };
         let mut manifest = Self {
             artifacts: subjects.iter().enumerate().map(named).collect::<Result<_, _>>()?,
@@ -264,7 +265,7 @@ impl Predicate for Manifest {
         Ok(manifest)
     }
 
-    fn write(&self) -> (Vec<Descriptor>, Value<'static>) {
+    fn write(&self) -> (Vec<Descriptor<'_>>, Value<'static>) {
         let predicate = Value::object([
             ("buildDefinition", self.build_definition()),
             ("runDetails", self.run_details()),

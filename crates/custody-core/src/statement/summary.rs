@@ -46,7 +46,7 @@ pub enum VerificationResult {
 impl Predicate for Summary {
     const TYPE: &'static str = "https://slsa.dev/verification_summary/v1";
 
-    fn read(subjects: Vec<Descriptor>, mut object: Object<'_>) -> Result<Self, Refusal> {
+    fn read(subjects: Vec<Descriptor<'_>>, mut object: Object<'_>) -> Result<Self, Refusal> {
         let mut verifier = object.object("verifier")?;
         let policy_value = object.required("policy")?;
         let policy = Descriptor::read(policy_value, "predicate.policy")?;
@@ -62,8 +62,9 @@ impl Predicate for Summary {
                 ));
             }
         };
-        let named = |(i, subject): (usize, &Descriptor)| {
-            Artifact::from_descriptor(subject, &alloc::format!("subject[{i}]"))
+        let named = |(i, subject): (usize, &Descriptor<'_>)| {
+            let artifact = Artifact::from_descriptor(subject, "");
+            artifact.map_err(|refusal| refusal.inside(&alloc::format!("subject[{i}]")))
         };
         let missing =
             |at: &str| Refusal::new(Code::ParseFieldMissing, at, "this member", "nothing");
@@ -73,7 +74,7 @@ impl Predicate for Summary {
             verified: object.parsed("timeVerified")?,
             resource_uri: object.text("resourceUri")?,
             policy: policy.statement_id("predicate.policy")?,
-            policy_uri: policy.uri.ok_or_else(|| missing("predicate.policy.uri"))?,
+            policy_uri: policy.uri.ok_or_else(|| missing("predicate.policy.uri"))?.into_owned(),
             inputs: object.each("inputAttestations", |value, at| {
                 Descriptor::read(value, at)?.statement_id(at)
             })?,
@@ -89,13 +90,14 @@ impl Predicate for Summary {
         Ok(summary)
     }
 
-    fn write(&self) -> (Vec<Descriptor>, Value<'static>) {
+    fn write(&self) -> (Vec<Descriptor<'_>>, Value<'static>) {
         let result = match self.result {
             VerificationResult::Passed => "PASSED",
             VerificationResult::Failed => "FAILED",
         };
         let bare = |id: &StatementId| Descriptor { name: None, ..Descriptor::statement("", *id) };
-        let policy = Descriptor { uri: Some(self.policy_uri.clone()), ..bare(&self.policy) };
+        let policy =
+            Descriptor { uri: Some(self.policy_uri.as_str().into()), ..bare(&self.policy) };
         let predicate = Value::object([
             ("verifier", Value::object([("id", Value::text(&self.verifier))])),
             ("timeVerified", Value::text(self.verified)),
