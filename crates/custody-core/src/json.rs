@@ -485,9 +485,29 @@ impl<'a> Object<'a> {
     pub fn each<T>(
         &mut self,
         name: &str,
-        mut read: impl FnMut(Value<'a>, &str) -> Result<T, Refusal>,
+        read: impl FnMut(Value<'a>, &str) -> Result<T, Refusal>,
     ) -> Result<Vec<T>, Refusal> {
         let items = self.list(name)?;
+        self.entries(name, items, read)
+    }
+
+    /// The same for a list that may be absent, which is an empty one.
+    pub(crate) fn optional_each<T>(
+        &mut self,
+        name: &str,
+        read: impl FnMut(Value<'a>, &str) -> Result<T, Refusal>,
+    ) -> Result<Vec<T>, Refusal> {
+        let items = self.optional(name).map(|value| value.into_list(name)).transpose();
+        let items = items.map_err(|refusal| refusal.inside(&self.at))?;
+        self.entries(name, items.unwrap_or_default(), read)
+    }
+
+    fn entries<T>(
+        &self,
+        name: &str,
+        items: Vec<Value<'a>>,
+        mut read: impl FnMut(Value<'a>, &str) -> Result<T, Refusal>,
+    ) -> Result<Vec<T>, Refusal> {
         let place = |i: usize| format!("{}[{i}]", self.place(name));
         let entries = items.into_iter().enumerate();
         entries
@@ -534,6 +554,20 @@ impl<'a> Object<'a> {
     /// Takes a required number.
     pub fn integer(&mut self, name: &str) -> Result<u64, Refusal> {
         self.required(name)?.into_integer(&self.place(name))
+    }
+
+    /// The object without the members that are `null`, for formats in which that is absence.
+    #[must_use]
+    pub fn without_nulls(mut self) -> Self {
+        self.members.retain(|(_, value)| *value != Value::Null);
+        self
+    }
+
+    /// The object without the members of such names.
+    #[must_use]
+    pub fn without(mut self, named: impl Fn(&str) -> bool) -> Self {
+        self.members.retain(|(name, _)| !named(name));
+        self
     }
 
     /// What is left of the object.

@@ -1,7 +1,8 @@
 //! The statements of Custody: in-toto Statement v1 around one predicate each.
 //!
 //! Unknown members are ignored in the Statement layer, as in-toto demands, and refused inside our own
-//! predicates and inside SLSA's external parameters.
+//! predicates and inside SLSA's external parameters. Inside SLSA's predicates, extension fields are
+//! ignored.
 
 mod authorization;
 mod intent;
@@ -10,17 +11,18 @@ mod parts;
 mod request;
 mod resolution;
 mod signoff;
+mod slsa;
 mod summary;
 mod task;
 
 pub use authorization::{Approver, Authorization};
 pub use intent::{Intent, Stage};
-pub use manifest::{BUILD_TYPE, InputOrigin, Manifest, UsedInput};
+pub use manifest::{BUILD_TYPE, InputOrigin, Manifest, UsedInput, worker_uri};
 pub use parts::{Artifact, Label, ReleaseId, Revision, Source};
 pub use request::{EarlierManifest, Pipeline, PolicyRef, Request};
 pub use resolution::{Resolution, Resolve};
 pub use signoff::{Decision, Signoff, short_code};
-pub use summary::{Summary, VerificationResult};
+pub use summary::{Summary, VerificationResult, gate_uri};
 pub use task::{External, Input, Origin, Task};
 
 use alloc::string::String;

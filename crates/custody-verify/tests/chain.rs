@@ -13,7 +13,7 @@ use custody_core::Code;
 use custody_core::digest::Sha256;
 use custody_core::envelope::{Envelope, StatementId};
 use custody_core::statement::{
-    InputOrigin, Intent, Origin, Resolve, Revision, Stage, Statement, UsedInput,
+    InputOrigin, Intent, Origin, Resolve, Revision, Stage, Statement, UsedInput, worker_uri,
 };
 use custody_verify::report::{NodeKind, Outcome, Rule};
 use custody_verify::{Evidence, Report, Subject, verify};
@@ -282,7 +282,10 @@ fn another_releases_manifest_in_place_of_this_ones_is_refused() {
 /// `chain-step-renamed`, `chain-predicate-contradiction`, `chain-parameters-added`.
 #[test]
 fn a_manifest_that_contradicts_its_task_is_refused() {
-    let cases: [(Code, fn(&mut custody_core::statement::Manifest)); 6] = [
+    let cases: [(Code, fn(&mut custody_core::statement::Manifest)); 8] = [
+        // who signed, and who is said to have worked
+        (Code::PolicyKeyPurpose, |manifest| manifest.builder = worker_uri("sign")),
+        (Code::PolicyKeyPurpose, |manifest| manifest.builder += "/x"),
         (Code::ChainStepMismatch, |manifest| manifest.step = label("sign")),
         (Code::GateCommandMismatch, |manifest| manifest.command.push("--evil".into())),
         (Code::ChainTaskMismatch, |manifest| manifest.creator = "somebody".into()),
@@ -879,8 +882,12 @@ fn a_chain_of_twenty_thousand_manifests_in_a_line_ends() {
                 task.inputs.push(world::World::input(Origin::Task(*id), "signed", "signed/*"));
             }
             world.add("line/task", task, &["scheduler"]);
-            let mut manifest =
-                world.run("line/task", 100_400, vec![artifact("signed/x", &n.to_string())]);
+            let mut manifest = world.run(
+                "line/task",
+                "signer",
+                100_400,
+                vec![artifact("signed/x", &n.to_string())],
+            );
             if let Some((_, last)) = &before {
                 let id = world.id("line/manifest");
                 manifest.upstream = vec![id];

@@ -83,7 +83,8 @@ fn a_summary_counts_for_a_lesser_step_and_not_for_an_irrevocable_one() {
     assert_refused(&helped.gate(PUBLISH), Code::ChainTaskMissing);
     assert!(matches!(rule(&helped.gate(PUBLISH)), Outcome::NotRequired(_)));
     assert_refused(&with(summary.clone(), "docs").gate("new/notes/task"), Code::ChainTaskMissing);
-    let edits: [fn(&mut custody_core::statement::Summary); 6] = [
+    let edits: [fn(&mut custody_core::statement::Summary); 7] = [
+        |summary| summary.verifier = "https://custody.dev/gate/another".into(),
         |summary| summary.result = custody_core::statement::VerificationResult::Failed,
         |summary| summary.levels.clear(),
         |summary| summary.resource_uri = "custody:hello/1.0.0/release/production".into(),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use custody_core::digest::{Digests, Sha256};
 use custody_core::envelope::{Envelope, StatementId};
-use custody_core::statement::{Artifact, Manifest, Statement};
+use custody_core::statement::{Artifact, Manifest, Statement, gate_uri};
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 use custody_run::gate::{self, AllCores};
@@ -396,7 +396,7 @@ fn summarize(
 ) -> Result<(), Error> {
     let key = args.key.as_deref().ok_or_else(|| Error::Usage("--summary needs --key".into()))?;
     let signer = open_key(key, &args.passphrase)?;
-    let verifier = format!("{}gate/{}", custody_core::BASE_URI, signer.public_key().id());
+    let verifier = gate_uri(&signer.public_key().id());
     let mut envelope = Statement::from(accepted.summary(&verifier)).to_envelope();
     custody_sign::sign_envelope_as_machine(&mut envelope, &*signer)?;
     write_new(path, (envelope.to_json() + "\n").as_bytes())

@@ -8,15 +8,21 @@ use alloc::vec::Vec;
 
 use super::Predicate;
 use super::parts::{Artifact, Descriptor, Label, Source, check_names};
+use super::slsa;
 use crate::digest::Sha256;
 use crate::envelope::StatementId;
 use crate::json::{Object, Value, text_list, text_map};
 use crate::limits::SUBJECTS;
 use crate::time::Time;
-use crate::{Code, Refusal};
+use crate::{BASE_URI, Code, Refusal};
 
 /// The build type of every step that Custody ran.
 pub const BUILD_TYPE: &str = "https://custody.dev/step/v1";
+
+/// How manifests name the machine that the policy calls `name`.
+pub fn worker_uri(name: &str) -> String {
+    format!("{BASE_URI}worker/{name}")
+}
 
 /// What one step made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +88,7 @@ enum Dependency {
 }
 
 fn read_dependency(value: Value<'_>, at: &str) -> Result<Dependency, Refusal> {
-    let descriptor = Descriptor::read(value, at)?;
+    let descriptor = slsa::descriptor(value, at)?;
     let role = descriptor.annotation("role").and_then(Value::as_str).map(ToOwned::to_owned);
     match role.as_deref() {
         Some(SOURCE) => Source::from_descriptor(descriptor, at).map(Dependency::Source),
@@ -191,8 +197,9 @@ impl Manifest {
 impl Predicate for Manifest {
     const TYPE: &'static str = "https://slsa.dev/provenance/v1";
 
-    fn read(subjects: Vec<Descriptor<'_>>, mut object: Object<'_>) -> Result<Self, Refusal> {
-        let mut definition = object.object("buildDefinition")?;
+    fn read(subjects: Vec<Descriptor<'_>>, object: Object<'_>) -> Result<Self, Refusal> {
+        let mut object = object.without_nulls();
+        let mut definition = slsa::object(&mut object, "buildDefinition")?;
         let build_type = definition.text("buildType")?;
         if build_type != BUILD_TYPE {
             let shown: String = build_type.escape_default().take(120).collect();
@@ -205,12 +212,15 @@ impl Predicate for Manifest {
         }
         let mut external = definition.object("externalParameters")?;
         let task = named_task(&mut external)?;
-        let mut internal = definition.object("internalParameters")?;
-        let dependencies = definition.each("resolvedDependencies", read_dependency)?;
-        let mut details = object.object("runDetails")?;
-        let mut builder = details.object("builder")?;
-        let mut metadata = details.object("metadata")?;
-        let mut logs = details.each("byproducts", Artifact::read)?;
+        let mut internal = slsa::object(&mut definition, "internalParameters")?;
+        let dependencies = definition.optional_each("resolvedDependencies", read_dependency)?;
+        let mut details = slsa::object(&mut object, "runDetails")?;
+        let mut builder = slsa::object(&mut details, "builder")?;
+        slsa::ignore(&mut builder, ["version", "builderDependencies"]);
+        let mut metadata = slsa::object(&mut details, "metadata")?;
+        let mut logs = details.optional_each("byproducts", |value, at| {
+            Artifact::from_descriptor(&slsa::descriptor(value, at)?, at)
+        })?;
         let named = |(i, subject): (usize, &Descriptor<'_>)| {
             let artifact = Artifact::from_descriptor(subject, "");
             artifact.map_err(|refusal| refusal.inside(&format!("subject[{i}]")))
@@ -235,7 +245,7 @@ impl Predicate for Manifest {
         unexpected_parameter(external)?;
         [internal, builder, metadata, definition, details, object]
             .into_iter()
-            .try_for_each(Object::finish)?;
+            .try_for_each(slsa::finish)?;
         if !logs.is_empty() || dependencies.len() > SUBJECTS {
             return Err(Refusal::new(
                 Code::ParseCountExceeded,

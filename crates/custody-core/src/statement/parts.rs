@@ -338,7 +338,8 @@ impl<'a> Descriptor<'a> {
         }
     }
 
-    fn take(object: &mut Object<'a>, at: &str) -> Result<Self, Refusal> {
+    /// Takes what Custody reads of a descriptor; what else is there is the caller's to judge.
+    pub(super) fn take(object: &mut Object<'a>, at: &str) -> Result<Self, Refusal> {
         let digest = object.shown_map("digest")?;
         let annotations = match object.optional("annotations") {
             None => Vec::new(),

@@ -7,11 +7,11 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
 
-use custody_core::envelope::{Signed, StatementId};
+use custody_core::envelope::{Signed, Signer, StatementId};
 use custody_core::name::{ArtifactName, Pattern};
 use custody_core::statement::{
     Artifact, InputOrigin, Label, Manifest, Origin, Resolution, Resolve, Source, Stage, Statement,
-    Summary, Task, VerificationResult,
+    Summary, Task, VerificationResult, gate_uri, worker_uri,
 };
 use custody_core::{Code, Refusal};
 
@@ -95,7 +95,9 @@ fn checks(
 ) {
     let (policy, step) = (context.authority.policy, context.step);
     let perform = |signer: &_| {
-        case.entitled(policy, signer, &step.perform, context.manifest.finished, "the manifest")
+        let finished = context.manifest.finished;
+        let machine = case.entitled(policy, signer, &step.perform, finished, "the manifest")?;
+        named("builder.id", worker_uri(&machine), &context.manifest.builder).map(|()| machine)
     };
     let verified = signed.clone().verify(NonZeroU32::MIN, perform);
     if let Ok(verified) = &verified {
@@ -110,6 +112,15 @@ fn checks(
     node.check(Rule::ManifestTime, time(case, context));
     node.check(Rule::ManifestSingle, single(case, id, context));
     node.not_required(Rule::ManifestReceipt, NO_RECEIPT);
+}
+
+/// SLSA has a consumer accept certain pairs of signer and name only. Here there is one name for each
+/// signer.
+fn named(member: &str, expected: String, found: &str) -> Result<(), Refusal> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(Refusal::new(Code::PolicyKeyPurpose, member, expected, shown(found)))
 }
 
 fn as_asked(context: &Context<'_>) -> Result<(), Refusal> {
@@ -672,7 +683,8 @@ fn trusted_summary(
     authority: &Authority<'_>,
 ) -> bool {
     let content = *summary.unverified();
-    let gate = |signer: &_| {
+    let gate = |signer: &Signer| {
+        named("verifier.id", gate_uri(&signer.key), &content.verifier)?;
         let purpose = "the verification summary";
         case.entitled(authority.policy, signer, &step.summaries, content.verified, purpose)
     };
