@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use custody_core::encoding::base64;
 use custody_core::envelope::Payload as _;
 use custody_core::statement::Statement;
 use serde_json::{Map, Value, json};
@@ -360,4 +361,38 @@ fn extension_fields_are_ignored_and_misspelt_members_refused() {
             assert_eq!(with(internal, "acme_seen").as_ref(), Ok(&control));
         }
     }
+}
+
+/// A summary as other tools write it: without sizes, and without a policy's digest. It is evidence that
+/// Custody keeps, and cannot read.
+#[test]
+fn a_summary_of_another_tool_is_kept_and_proves_nothing() {
+    let world = World::published();
+    let foreign = json!({
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{ "name": "all.bin", "digest": { "sha256": "28".repeat(32) } }],
+        "predicateType": "https://slsa.dev/verification_summary/v1",
+        "predicate": {
+            "verifier": { "id": "https://example.org/verifier", "version": { "verifier": "2.3.0" } },
+            "resourceUri": "https://example.org/all.bin",
+            "policy": { "uri": "https://example.org/policy" },
+            "verificationResult": "PASSED",
+            "verifiedLevels": ["SLSA_BUILD_LEVEL_3"],
+            "dependencyLevels": {},
+        },
+    });
+    assert_eq!(Table::read().check(&foreign), ["/predicate/verifiedLevels/0: no Level"]);
+    assert_eq!(read(&foreign), Err("PARSE_FIELD_MISSING"));
+    let envelope = json!({
+        "payloadType": "application/vnd.in-toto+json",
+        "payload": base64(foreign.to_string().as_bytes()),
+        "signatures": [{ "sig": base64(&[1; 64]) }],
+    });
+    world.write("foreign.json", envelope.to_string());
+    let added = world.done("evidence add foreign.json --store store").json();
+    assert_eq!(added[0]["kind"], "other");
+    let shown = world.done(&format!("show {} --store store", added[0]["id"].as_str().unwrap()));
+    assert!(shown.text("payload").contains("SLSA_BUILD_LEVEL_3"));
+    assert_eq!(world.list("summary"), Vec::<String>::new());
+    world.done("verify www/all.bin --store store");
 }
