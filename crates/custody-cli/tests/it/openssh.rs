@@ -240,9 +240,9 @@ fn a_key_that_nobody_touched_is_good_to_stock_openssh_and_not_to_us() {
         let mut command = Command::new("ssh-keygen");
         command.args(line.split(' ')).current_dir(world.path(".")).stdin(Stdio::null());
         assert!(command.env("SSH_SK_PROVIDER", &*PROVIDER).output().unwrap().status.success());
-        let word = File::open(world.path(&format!("{name}.word"))).unwrap();
+        let message = File::open(world.path(&format!("{name}.word"))).unwrap();
         let line = format!("-Y check-novalidate -n {NAMESPACE} -s {name}.word.sig");
-        assert!(ssh_keygen(&world, &line, word.into()).status.success());
+        assert!(ssh_keygen(&world, &line, message.into()).status.success());
 
         world.refused(&handed_in(&request, &format!("{name}.word")), "SIGNOFF_UP_REQUIRED");
         let before = world.list("signoff");

@@ -23,7 +23,9 @@ pub(super) fn descriptor<'a>(value: Value<'a>, at: &str) -> Result<Descriptor<'a
 
 /// Takes members that SLSA defines and Custody has no use for. What they hold is nobody's here.
 pub(super) fn ignore<const N: usize>(object: &mut Object<'_>, names: [&str; N]) {
-    names.into_iter().for_each(|name| drop(object.optional(name)));
+    for name in names {
+        drop(object.optional(name));
+    }
 }
 
 /// Ends an object of SLSA: extension fields are ignored, other members that nobody asked for refused.

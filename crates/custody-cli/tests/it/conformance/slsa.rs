@@ -228,7 +228,7 @@ fn what_custody_writes_is_what_the_specifications_define() {
         let names: Vec<&Value> =
             statement["subject"].as_array().unwrap().iter().map(|it| &it["name"]).collect();
         assert_eq!(
-            names.iter().map(|name| name.to_string()).collect::<BTreeSet<_>>().len(),
+            names.iter().map(ToString::to_string).collect::<BTreeSet<_>>().len(),
             names.len()
         );
     }
