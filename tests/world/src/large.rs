@@ -9,6 +9,7 @@ use custody_core::envelope::{Envelope, StatementId};
 use custody_core::statement::{
     Approver, Artifact, Authorization, Decision, EarlierManifest, Input, InputOrigin, Label,
     Manifest, Origin, Pipeline, PolicyRef, Request, Signoff, Statement, Task, UsedInput,
+    worker_uri,
 };
 
 use crate::key::Key;
@@ -243,6 +244,12 @@ impl Large {
                 .map(move |file| UsedInput { artifact: file.clone(), origin: origin.clone() })
         });
         self.artifacts += artifacts.len();
+        let machine = match step {
+            "build" => "builder",
+            "repack" => "repacker",
+            "sign" => "signer",
+            _ => "publisher",
+        };
         let manifest = Manifest {
             artifacts: artifacts.clone(),
             task: task_id,
@@ -254,17 +261,11 @@ impl Large {
             source: task.source,
             upstream: from.iter().map(|from| from.manifest).collect(),
             inputs: inputs.collect(),
-            builder: "https://example.org/workers/1".into(),
+            builder: worker_uri(machine),
             invocation: format!("run of {step} {number}"),
             started: at(start + 10),
             finished: at(start + 60),
             log: None,
-        };
-        let machine = match step {
-            "build" => "builder",
-            "repack" => "repacker",
-            "sign" => "signer",
-            _ => "publisher",
         };
         let manifest = self.add(manifest, machine);
         Made { task: task_id, manifest, files: artifacts }
