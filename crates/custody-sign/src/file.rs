@@ -7,6 +7,8 @@ use std::path::Path;
 
 use custody_core::{Code, Refusal};
 use pkcs8::EncryptedPrivateKeyInfoRef;
+use pkcs8::pkcs5::EncryptionScheme;
+use pkcs8::pkcs5::pbes2::Kdf;
 use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
@@ -18,6 +20,10 @@ use crate::{Signer, pem, unavailable};
 
 /// An RSA key of 8192 bits in OpenSSH's form has 9 KiB.
 const LIMIT: usize = 64 << 10;
+/// Three times what OWASP asks for.
+const PBKDF2_ITERATIONS: u32 = 2_000_000;
+/// N·r·p of scrypt, in blocks of 128 bytes: 256 MiB with p = 1, sixteen times what OpenSSL takes.
+const SCRYPT_BLOCKS: u64 = 1 << 21;
 
 pub(crate) fn open(path: &Path, access: &mut Access<'_>) -> Result<Box<dyn Signer>, Refusal> {
     let at = path.display().to_string();
@@ -42,6 +48,7 @@ fn parse(path: &Path, access: &mut Access<'_>) -> Result<Box<dyn Signer>, Refusa
                 |error| unavailable("", "PKCS#8 encrypted with PBES2 under this passphrase", error);
             let sealed = EncryptedPrivateKeyInfoRef::try_from(secret.as_slice());
             let sealed = sealed.map_err(fault)?;
+            check_cost(&sealed.encryption_algorithm)?;
             let der = sealed.decrypt(passphrase()?.as_bytes()).map_err(fault)?;
             Ok(Box::new(KeyPair::from_pkcs8(der.as_bytes())?))
         }
@@ -54,6 +61,28 @@ fn parse(path: &Path, access: &mut Access<'_>) -> Result<Box<dyn Signer>, Refusa
             Ok(Box::new(container.open(&mut passphrase)?))
         }
         other => Err(unavailable("", "a private key as PKCS#8 PEM or from ssh-keygen", other)),
+    }
+}
+
+/// The file says how much work its passphrase takes. A person waits for seconds, not for days, and what
+/// scrypt cannot be is refused before the library is asked, which panics at a cost of 0.
+fn check_cost(algorithm: &EncryptionScheme) -> Result<(), Refusal> {
+    let refuse = |expected: String, found: String| Err(unavailable("", expected, found));
+    match algorithm.pbes2().map(|parameters| &parameters.kdf) {
+        Some(Kdf::Pbkdf2(kdf)) if kdf.iteration_count > PBKDF2_ITERATIONS => {
+            let expected = format!("PBKDF2 with at most {PBKDF2_ITERATIONS} iterations");
+            refuse(expected, kdf.iteration_count.to_string())
+        }
+        Some(Kdf::Scrypt(kdf)) => {
+            let (n, r, p) = (kdf.cost_parameter, kdf.block_size, kdf.parallelization);
+            let work = n.saturating_mul(u64::from(r)).saturating_mul(u64::from(p));
+            let sound = n > 1 && n.is_power_of_two() && (1..=SCRYPT_BLOCKS).contains(&work);
+            let found = format!("N {n}, r {r}, p {p}");
+            let expected =
+                || format!("scrypt with N a power of two and N·r·p at most {SCRYPT_BLOCKS}");
+            if sound { Ok(()) } else { refuse(expected(), found) }
+        }
+        _ => Ok(()),
     }
 }
 

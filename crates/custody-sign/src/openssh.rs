@@ -23,6 +23,8 @@ const CIPHER: &str = "aes256-ctr";
 const KDF: &str = "bcrypt";
 /// What `ssh-keygen` takes since OpenSSH 9.4.
 const ROUNDS: u32 = 24;
+/// Most rounds that are taken: the file says how many, and each takes milliseconds.
+const MAX_ROUNDS: u32 = 1_024;
 /// The cipher's block, to which the secret is padded.
 const BLOCK: usize = 16;
 
@@ -58,6 +60,10 @@ impl<'a> Container<'a> {
             (CIPHER, KDF) => {
                 let mut options = Wire(self.kdf_options);
                 let (salt, rounds) = (options.string()?, options.u32()?);
+                if rounds > MAX_ROUNDS {
+                    let expected = format!("bcrypt with at most {MAX_ROUNDS} rounds");
+                    return Err(unavailable("", expected, rounds));
+                }
                 apply_cipher(&passphrase()?, salt, rounds, &mut secret)?;
             }
             (cipher, _) => {
@@ -95,6 +101,10 @@ fn read_secret(public: &PublicKey, mut wire: Wire<'_>) -> Result<Secret, Refusal
             wire.mpint()?;
             wire.mpint()?;
             let (d, inverse, p, q) = (wire.mpint()?, wire.mpint()?, wire.mpint()?, wire.mpint()?);
+            // the work grows with both lengths, and no honest number is longer than the modulus
+            if [d, inverse, p, q].iter().any(|number| number.len() > n.len()) {
+                return Err(unavailable("", "RSA numbers below the modulus", "longer ones"));
+            }
             let (d_p, d_q) = (exponent(d, p), exponent(d, q));
             let components = KeyPairComponents {
                 public_key: PublicKeyComponents { n, e },
@@ -208,6 +218,7 @@ mod tests {
     use super::*;
     use crate::Signer as _;
     use custody_core::encoding::hex_decode;
+    use custody_core::sshsig::mpint;
 
     #[test]
     fn a_number_that_begins_with_zero_bytes_is_read() {
@@ -222,6 +233,25 @@ mod tests {
         let pair = Container::parse(&file).unwrap().open(&mut || unreachable!()).unwrap();
         assert_eq!(*pair.public_key(), public);
         pair.sign_plain(b"message").unwrap();
+    }
+
+    #[test]
+    fn rsa_numbers_longer_than_the_modulus_are_refused() {
+        let public = PublicKey::Rsa { n: vec![0xff; 256], e: vec![1, 0, 1] };
+        let refusal = |longest: usize| {
+            let mut fields = Vec::new();
+            put_string(&mut fields, b"ssh-rsa");
+            put_string(&mut fields, &mpint(&[0xff; 256]));
+            put_string(&mut fields, &[1, 0, 1]);
+            for length in [longest, 128, 128, 128] {
+                put_string(&mut fields, &vec![0x7f; length]);
+            }
+            let file = encode(&public, &fields, "", None).unwrap();
+            Container::parse(&file).unwrap().open(&mut || unreachable!()).unwrap_err().expected
+        };
+        assert!(refusal(257).contains("modulus"));
+        // these are asked about, and are no key
+        assert!(!refusal(256).contains("modulus"));
     }
 
     #[test]

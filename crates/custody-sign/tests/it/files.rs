@@ -1,4 +1,5 @@
 use super::*;
+use custody_core::encoding::{base64, base64_decode};
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 
 fn openssl(arguments: &[&str], to: &Path) {
@@ -161,7 +162,7 @@ fn a_file_whose_halves_do_not_belong_together_is_refused() {
             let text = fs::read_to_string(path(name)).unwrap();
             let body: String = text.lines().filter(|line| !line.starts_with('-')).collect();
             (
-                custody_core::encoding::base64_decode(&body).unwrap(),
+                base64_decode(&body).unwrap(),
                 public_of(&path(name)).to_ssh_blob(),
             )
         };
@@ -171,7 +172,7 @@ fn a_file_whose_halves_do_not_belong_together_is_refused() {
         let mut mixed = file;
         mixed.splice(at..at + key.len(), other);
         let label = "OPENSSH PRIVATE KEY-----";
-        let body = custody_core::encoding::base64(&mixed);
+        let body = base64(&mixed);
         fs::write(path("mixed"), format!("-----BEGIN {label}\n{body}\n-----END {label}\n"))
             .unwrap();
         protect(&path("mixed"), 0o600);
@@ -251,4 +252,92 @@ fn what_is_no_key_file_is_refused() {
         protect(&path("text"), 0o600);
         assert_eq!(open(&path("text")).unwrap_err().code, Code::KeyUnavailable);
     }
+}
+
+/// An encrypted PKCS#8 file whose key is derived like this.
+fn sealed_with(kdf: &[u8]) -> String {
+    let sequence = |parts: &[&[u8]]| {
+        let body = parts.concat();
+        [&[0x30, u8::try_from(body.len()).unwrap()], body.as_slice()].concat()
+    };
+    let pbes2 = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x05\x0d";
+    let cipher = [&b"\x30\x1d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x01\x2a\x04\x10"[..], &[7; 16]];
+    let parameters = sequence(&[kdf, &cipher.concat()]);
+    let algorithm = sequence(&[pbes2, &parameters]);
+    let body = base64(&sequence(&[&algorithm, b"\x04\x10", &[9; 16]]));
+    format!("-----BEGIN ENCRYPTED PRIVATE KEY-----\n{body}\n-----END ENCRYPTED PRIVATE KEY-----\n")
+}
+
+/// A file says what its passphrase costs, and the library panics where scrypt's N is 0.
+#[test]
+fn a_file_that_asks_for_days_of_work_is_refused() {
+    let (_folder, path) = folder();
+    let scrypt = |n: &[u8], r: u8, p: u8| {
+        let salt = b"\x04\x04salt";
+        let n = [&[0x02, u8::try_from(n.len()).unwrap()], n].concat();
+        let costs = [&salt[..], &n, &[0x02, 1, r, 0x02, 1, p]].concat();
+        let costs = [&[0x30, u8::try_from(costs.len()).unwrap()], costs.as_slice()].concat();
+        let id = b"\x06\x09\x2b\x06\x01\x04\x01\xda\x47\x04\x0b";
+        let length = u8::try_from(id.len() + costs.len()).unwrap();
+        [&[0x30, length], &id[..], &costs].concat()
+    };
+    let pbkdf2 = |count: &[u8]| {
+        let count = [&[0x02, u8::try_from(count.len()).unwrap()], count].concat();
+        let costs = [&b"\x04\x04salt"[..], &count].concat();
+        let costs = [&[0x30, u8::try_from(costs.len()).unwrap()], costs.as_slice()].concat();
+        let id = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x05\x0c";
+        let length = u8::try_from(id.len() + costs.len()).unwrap();
+        [&[0x30, length], &id[..], &costs].concat()
+    };
+    let refused = |kdf: Vec<u8>| {
+        fs::write(path("sealed"), sealed_with(&kdf)).unwrap();
+        protect(&path("sealed"), 0o600);
+        let refusal = open_with(&path("sealed"), PASSPHRASE).unwrap_err();
+        assert_eq!(refusal.code, Code::KeyUnavailable);
+        refusal.expected
+    };
+    // costs that are fine: then the passphrase is what does not fit
+    for kdf in [scrypt(&[16], 8, 1), pbkdf2(&[0x08, 0x00])] {
+        let expected = refused(kdf);
+        assert!(expected.contains("passphrase"), "{expected}");
+    }
+    let most = [0x40, 0, 0, 0];
+    for kdf in [
+        scrypt(&[0], 8, 1),
+        scrypt(&[1], 8, 1),
+        scrypt(&[17], 8, 1),
+        scrypt(&[16], 0, 1),
+        scrypt(&[16], 8, 0),
+        scrypt(&most, 8, 1),
+        scrypt(&[0x40, 0], 127, 127),
+        scrypt(&[0x40, 0, 0, 0, 0, 0, 0, 0], 8, 1),
+    ] {
+        let expected = refused(kdf);
+        assert!(expected.contains("scrypt"), "{expected}");
+    }
+    let expected = refused(pbkdf2(&[0x05, 0xf5, 0xe1, 0x00]));
+    assert!(expected.contains("iterations"), "{expected}");
+}
+
+/// The same in the other form, whose work is counted in rounds.
+#[test]
+fn an_openssh_file_that_asks_for_days_of_work_is_refused() {
+    let (_folder, path) = folder();
+    ssh_keygen(&["-t", "ed25519", "-N", PASSPHRASE], &path("key"));
+    open_with(&path("key"), PASSPHRASE).unwrap();
+    let text = fs::read_to_string(path("key")).unwrap();
+    let body: String = text.lines().filter(|line| !line.starts_with("-----")).collect();
+    let mut bytes = base64_decode(&body).unwrap();
+    // bcrypt, its options' length, the salt of 16 bytes and its length
+    let kdf = bytes.windows(6).position(|window| window == b"bcrypt").unwrap();
+    let rounds = kdf + 6 + 4 + 4 + 16;
+    bytes[rounds..rounds + 4].copy_from_slice(&u32::MAX.to_be_bytes());
+    let text = format!(
+        "-----BEGIN OPENSSH PRIVATE KEY-----\n{}\n-----END OPENSSH PRIVATE KEY-----\n",
+        base64(&bytes)
+    );
+    fs::write(path("key"), text).unwrap();
+    let refusal = open_with(&path("key"), PASSPHRASE).unwrap_err();
+    assert_eq!(refusal.code, Code::KeyUnavailable);
+    assert!(refusal.expected.contains("rounds"), "{refusal}");
 }
