@@ -5,7 +5,6 @@ use std::fs;
 use std::path::PathBuf;
 
 use custody_core::envelope::StatementId;
-use custody_core::json::{self, Value};
 use custody_core::{Code, Refusal};
 use custody_store::durable::replace_file;
 use custody_verify::Floor;
@@ -35,17 +34,7 @@ impl Seen {
             other => other.map_err(Error::io(&self.path))?,
         };
         let at = self.path.display().to_string();
-        let read = || {
-            let mut object = json::parse(&bytes, 4096, 256)?.into_object("")?;
-            let floor = Floor {
-                version: object.integer("version")?,
-                policy: object.parsed("policy")?,
-                time: object.parsed("time")?,
-            };
-            object.finish()?;
-            Ok(floor)
-        };
-        read().map(Some).map_err(|refusal: Refusal| {
+        Floor::parse(&bytes).map(Some).map_err(|refusal: Refusal| {
             Refusal { code: Code::StoreCorrupt, ..refusal }.within(&at).into()
         })
     }
@@ -54,15 +43,11 @@ impl Seen {
         let before = self.floor()?;
         let time = before.map_or(floor.time, |before| before.time.max(floor.time));
         let highest = before.filter(|before| before.version > floor.version).unwrap_or(floor);
-        let object = Value::object([
-            ("version", Value::Integer(highest.version)),
-            ("policy", Value::text(highest.policy)),
-            ("time", Value::text(time)),
-        ]);
+        let kept = Floor { time, ..highest };
         if let Some(parent) = self.path.parent() {
             fs::create_dir_all(parent).map_err(Error::io(parent))?;
         }
-        replace_file(&self.path, (object.to_pretty() + "\n").as_bytes(), 0o600)
+        replace_file(&self.path, kept.to_json().as_bytes(), 0o600)
             .map_err(Error::io(&self.path))
     }
 }

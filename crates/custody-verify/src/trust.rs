@@ -2,10 +2,11 @@
 
 use alloc::collections::BTreeMap;
 use alloc::format;
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use custody_core::envelope::{Envelope, Keyring, Payload, PolicyText, Signer, StatementId};
+use custody_core::json::{self, Value};
 use custody_core::key::KeyId;
 use custody_core::statement::Label;
 use custody_core::time::Time;
@@ -23,6 +24,31 @@ pub struct Floor {
     pub policy: StatementId,
     /// The latest time that was verified.
     pub time: Time,
+}
+
+impl Floor {
+    /// Reads what [`to_json`](Self::to_json) wrote. A record that cannot be read is not to be taken for
+    /// none: that would be the way back behind it.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Refusal> {
+        let mut object = json::parse(bytes, 4096, 256)?.into_object("")?;
+        let floor = Self {
+            version: object.integer("version")?,
+            policy: object.parsed("policy")?,
+            time: object.parsed("time")?,
+        };
+        object.finish()?;
+        Ok(floor)
+    }
+
+    /// The record as a file keeps it.
+    pub fn to_json(&self) -> String {
+        let object = Value::object([
+            ("version", Value::Integer(self.version)),
+            ("policy", Value::text(self.policy)),
+            ("time", Value::text(self.time)),
+        ]);
+        object.to_pretty() + "\n"
+    }
 }
 
 /// Policies that a pin leads to, each signed by the root of the one before and by its own.
