@@ -277,6 +277,8 @@ fn faults_are_told_with_line_and_column() {
         ("[steps.publish]", "[steps.\"a/b\"]", Code::ParseFieldType, "40:8"),
         ("[\"dist/delta\"]", "[]", Code::ParseFieldType, "20:8"),
         ("outputs = [\"out/**\"]", "", Code::ParseFieldType, "20:8"),
+        ("\"sh\"", "\"s\u{feff}h\"", Code::ParseUnicodeInvalid, "5:12"),
+        ("https://example.org", "https://\u{200b}example.org", Code::ParseUnicodeInvalid, "36:7"),
         ("[\"out/**\"]", "[\"out/**\", \"../x\"]", Code::ArtNameInvalid, "23:22"),
         ("[\"out/**\"]", "[\"out/{oops}\"]", Code::ParseFieldType, "23:12"),
         ("[\"out/**\"]", "[\"out/{version\"]", Code::ParseFieldType, "23:12"),

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::str::FromStr;
 
 use custody_core::digest::Digests;
+use custody_core::json::Value;
 use custody_core::name::{ArtifactName, Pattern};
 use custody_core::statement::{Artifact, External, Label};
 use custody_core::{Code, Refusal};
@@ -70,7 +71,7 @@ struct InputTable {
 #[serde(deny_unknown_fields)]
 struct ExternalTable {
     name: Text,
-    uri: String,
+    uri: Text,
     sha256: Text,
     sha512: Option<Text>,
     size: u64,
@@ -129,7 +130,13 @@ impl Reader<'_> {
     }
 
     fn template(&self, text: &Text) -> Result<Template, Refusal> {
-        Template::parse(text.get_ref(), self.place(&text.span()))
+        Template::parse(&self.shown(text)?, self.place(&text.span()))
+    }
+
+    /// Text as statements may hold it: what nobody sees in the file must not be in a task either, which
+    /// nobody would read again.
+    fn shown(&self, text: &Text) -> Result<String, Refusal> {
+        Value::text(text.get_ref()).into_text(&self.place(&text.span()))
     }
 
     fn patterns(&self, list: &[Text]) -> Result<Vec<Template>, Refusal> {
@@ -240,7 +247,7 @@ impl Reader<'_> {
                 sha512: table.sha512.as_ref().map(|text| self.parsed(text)).transpose()?,
             };
             let artifact = Artifact { name, digests, size: table.size };
-            externals.push(External { artifact, uri: table.uri.clone() });
+            externals.push(External { artifact, uri: self.shown(&table.uri)? });
         }
         Ok(externals)
     }
