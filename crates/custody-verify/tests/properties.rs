@@ -13,7 +13,7 @@ use custody_world as world;
 use custody_core::digest::Sha256;
 use custody_core::envelope::{Envelope, StatementId};
 use custody_core::statement::{Decision, Resolve, Signoff, Stage, Statement};
-use custody_verify::{Docket, Evidence, Judge, Report, Spread, Subject, verify};
+use custody_verify::{Docket, Evidence, Floor, Judge, Report, Spread, Subject, verify};
 use proptest::prelude::*;
 use world::{
     Builder, World, artifact, assert_accepted, at, change, findings, honest, label, signed,
@@ -359,6 +359,16 @@ proptest! {
         for report in reports(&world, &world.evidence()) {
             prop_assert_eq!(report.accepted().is_some(), report.codes().is_empty());
         }
+    }
+
+    /// What was seen is kept as it was.
+    #[test]
+    fn a_floor_is_read_back(version: u64, id: [u8; 32], seconds in 0_u64..1_000_000) {
+        let policy = StatementId(Sha256::from_bytes(id));
+        let floor = Floor { version, policy, time: at(seconds) };
+        let text = floor.to_json();
+        prop_assert_eq!(Floor::parse(text.as_bytes()), Ok(floor));
+        prop_assert!(Floor::parse(text.replace("version", "versions").as_bytes()).is_err());
     }
 
     /// Envelopes that nobody signed, or that hold anything at all, neither harm nor help.
