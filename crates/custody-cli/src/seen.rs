@@ -47,7 +47,6 @@ impl Seen {
         if let Some(parent) = self.path.parent() {
             fs::create_dir_all(parent).map_err(Error::io(parent))?;
         }
-        replace_file(&self.path, kept.to_json().as_bytes(), 0o600)
-            .map_err(Error::io(&self.path))
+        replace_file(&self.path, kept.to_json().as_bytes(), 0o600).map_err(Error::io(&self.path))
     }
 }

@@ -34,7 +34,9 @@ fn envelope() -> impl Strategy<Value = Envelope> {
         } else {
             Envelope::unsigned::<Statement>(payload)
         };
-        signatures.into_iter().for_each(|signature| envelope.add_signature(signature));
+        for signature in signatures {
+            envelope.add_signature(signature);
+        }
         envelope
     })
 }

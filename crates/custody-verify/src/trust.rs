@@ -47,7 +47,9 @@ impl Floor {
             ("policy", Value::text(self.policy)),
             ("time", Value::text(self.time)),
         ]);
-        object.to_pretty() + "\n"
+        let mut json = object.to_pretty();
+        json.push('\n');
+        json
     }
 }
 

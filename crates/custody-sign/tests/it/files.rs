@@ -161,10 +161,7 @@ fn a_file_whose_halves_do_not_belong_together_is_refused() {
             ssh_keygen(&["-t", kind, "-N", ""], &path(name));
             let text = fs::read_to_string(path(name)).unwrap();
             let body: String = text.lines().filter(|line| !line.starts_with('-')).collect();
-            (
-                base64_decode(&body).unwrap(),
-                public_of(&path(name)).to_ssh_blob(),
-            )
+            (base64_decode(&body).unwrap(), public_of(&path(name)).to_ssh_blob())
         };
         let (file, key) = read(&format!("{kind} a"));
         let (_, other) = read(&format!("{kind} b"));
