@@ -7,7 +7,7 @@ from typing import Generator, Iterable, Iterator
 
 from . import names
 from .evidence import Evidence
-from .policy import Phase, Policy, Product, Step
+from .policy import Phase, Policy, Product, Step, plain_uri
 from .refusal import Refusal
 from .statements import (
     Artifact,
@@ -165,6 +165,15 @@ class Walk:
             return False
         return bool(self.signers(id, context.policy, context.step.perform, manifest.finished)[0])
 
+    def once_performed(self, id: str, step: str) -> bool:
+        """Whether a machine signed that some policy of the chain lets perform the step."""
+        when = self.now
+        for policy in self.chain.policies:
+            for product in policy.products.values():
+                if step in product.steps and self.signers(id, policy, product.steps[step].perform, when)[0]:
+                    return True
+        return False
+
     def results(self, task: str) -> list[str]:
         """The manifests of a task that count; of several, the one that a resolution names."""
         found = [id for id in self.manifests.get(task, []) if self.performed(id)]
@@ -226,10 +235,12 @@ class Walk:
             yield Refusal("CHAIN_SOURCE_MISMATCH", request.source.uri)
 
     def authorization_time(self, word: Authorization, request: Request, policy: Policy) -> Iterator[Refusal]:
-        if word.not_before < request.created - policy.skew or word.expires > request.expires + policy.skew:
-            yield Refusal("CHAIN_TIME_ORDER", "outside the request's time")
+        if word.not_before < request.created - policy.skew:
+            yield Refusal("CHAIN_TIME_ORDER", "before its request")
         if word.not_before > self.now + policy.skew:
             yield Refusal("CHAIN_TIME_ORDER", "not yet")
+        if word.expires > request.expires:
+            yield Refusal("CHAIN_STALE", "longer than its request")
         if request.release == self.at_gate and self.now >= word.expires:
             yield Refusal("CHAIN_STALE", "over")
 
@@ -323,16 +334,19 @@ class Walk:
             yield Refusal("CHAIN_TASK_MISSING", f"no manifest of {context.step.scheduled_by} lists it")
 
     def decided(self, id: str, context: Context) -> str | None:
-        """The manifest of the decision step, under the same authorization, that lists this task's bytes."""
+        """The manifest of the decision step, under the same authorization, that lists this task's bytes.
+
+        One by a machine that may decide is taken before any other.
+        """
         digest = Digests(sha256(self.evidence.documents[id].envelope.payload).hexdigest(), None)
+        found = []
         for manifest_id, manifest in self.evidence.all(Manifest).items():
-            if manifest.step != context.step.scheduled_by or not self.performed(manifest_id):
-                continue
-            task = self.evidence.get(manifest.task, Task)
-            if task.authorization == context.task.authorization:
-                if any(one.digests.agrees(digest) for one in manifest.subjects):
-                    return manifest_id
-        return None
+            if manifest.step == context.step.scheduled_by and manifest.task in self.evidence.documents:
+                task = self.evidence.documents[manifest.task].opened
+                same = isinstance(task, Task) and task.authorization == context.task.authorization
+                if same and any(made.digests.agrees(digest) for made in manifest.subjects):
+                    found.append((not self.performed(manifest_id), manifest_id))
+        return min(found)[1] if found else None
 
     def task_content(self, id: str) -> Iterator[Refusal]:
         context = self.context(self.evidence.get(id, Task))
@@ -359,8 +373,9 @@ class Walk:
         for one in context.task.inputs:
             step, same = yield from self.input_from(one, context)
             taken.add((step, same))
-            if not any((entry.step, entry.same) == (step, same) for entry in context.step.inputs):
-                yield Refusal("CHAIN_STEP_MISMATCH", f"an input from step {step}")
+            listed = [entry.same for entry in context.step.inputs if entry.step == step]
+            if same not in listed:
+                yield Refusal("CHAIN_RELEASE_MISMATCH" if listed else "CHAIN_STEP_MISSING", f"an input from {step}")
         for entry in context.step.inputs:
             if entry.required and (entry.step, entry.same) not in taken:
                 yield Refusal("CHAIN_STEP_MISSING", f"no input from step {entry.step}")
@@ -386,13 +401,9 @@ class Walk:
             yield Refusal("CHAIN_INSTANCE_MISMATCH", other.instance)
         if other == mine:
             if request.phase not in context.phase.after:
-                yield Refusal("CHAIN_STEP_MISMATCH", f"from phase {request.phase}")
+                yield Refusal("CHAIN_RELEASE_MISMATCH", f"from phase {request.phase}")
             if request.source != context.request.source:
                 yield Refusal("CHAIN_SOURCE_MISMATCH", f"{request.source}")
-        elif any((entry.step, entry.same) == (manifest.step, True) for entry in context.step.inputs) and not any(
-            (entry.step, entry.same) == (manifest.step, False) for entry in context.step.inputs
-        ):
-            yield Refusal("CHAIN_RELEASE_MISMATCH", "another release")
         return manifest.step, other == mine
 
     def task_time(self, id: str) -> Iterator[Refusal]:
@@ -400,7 +411,7 @@ class Walk:
         task, word, skew = context.task, context.authorization, context.policy.skew
         if task.created < word.not_before - skew or task.created > self.now + skew:
             yield Refusal("CHAIN_TIME_ORDER", "made before its authorization, or later than now")
-        if task.created > word.expires + skew or task.deadline > word.expires + skew:
+        if task.deadline > word.expires:
             yield Refusal("CHAIN_STALE", "longer than its authorization")
 
     # rules of a manifest
@@ -470,7 +481,10 @@ class Walk:
             yield Refusal("CHAIN_INPUT_UNACCOUNTED", "manifests that are named and used differ")
         asked: Files = {}
         for entry in context.task.inputs:
-            for upstream in self.upstream(entry, manifest):
+            sources = self.upstream(entry, manifest)
+            if len(sources) != 1:
+                yield Refusal("CHAIN_INPUT_UNACCOUNTED", f"{len(sources)} manifests for {entry.directory}")
+            for upstream in sources:
                 asked.update((yield from self.selected(entry, upstream, context)))
         for external in context.task.externals:
             asked[None, external.name] = external
@@ -503,8 +517,8 @@ class Walk:
             if names.fits(artifact.name, one.patterns):
                 plain = Artifact(artifact.name, artifact.digests, artifact.size)
                 found[upstream, artifact.name] = plain
-                if one.manifest and not any(plain.name == file.name and plain.same(file) for file in approved):
-                    yield Refusal("SIGNOFF_CONTENT_MISMATCH", f"nobody signed off {artifact.name}")
+                if one.manifest:
+                    yield from _approved(plain, approved)
         for pattern in one.patterns:
             if not any(names.fits(name, [pattern]) for _, name in found):
                 yield Refusal("ART_MISSING", f"nothing fits {pattern}")
@@ -594,6 +608,7 @@ class Walk:
         for summary_id, summary in self.evidence.all(Summary).items():
             listed = all(any(one.same(made) for one in summary.subjects) for made in manifest.subjects)
             right = summary.passed and summary.resource == resource and summary.policy == self.chain.ids[-1]
+            right = right and id in summary.rests_on
             if listed and right and self.signers(summary_id, self.chain.newest, gates, summary.verified)[0]:
                 return True
         return False
@@ -606,8 +621,14 @@ def short_code(request: str) -> str:
     return f"{code[:4]}-{code[4:]}"
 
 
+def _approved(file: Artifact, approved: list[Artifact]) -> Iterator[Refusal]:
+    same = [one for one in approved if one.name == file.name]
+    if not same:
+        yield Refusal("SIGNOFF_CONTENT_MISMATCH", f"nobody signed off {file.name}")
+    elif not any(one.same(file) for one in same):
+        yield Refusal("ART_DIGEST_MISMATCH", f"another {file.name} was signed off")
+
+
 def _allowed(uri: str, listed: list[str]) -> bool:
-    """Whole, or the beginning with `/` at its end; nothing that climbs back out."""
-    if ".." in uri.split("/"):
-        return False
-    return any(uri == one or (one.endswith("/") and uri.startswith(one)) for one in listed)
+    """Whole, or the beginning with `/` at its end; and plain, so that it leads nowhere else."""
+    return plain_uri(uri) and any(uri == one or (one.endswith("/") and uri.startswith(one)) for one in listed)

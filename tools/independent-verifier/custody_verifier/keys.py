@@ -97,24 +97,29 @@ def from_blob(blob: bytes) -> Key:
     """The key of an OpenSSH line, or of an SSHSIG."""
     reader = Reader(blob)
     kind = reader.string().decode("latin-1")
-    public: Public
-    application = None
     if kind in ("ssh-ed25519", SK_ED25519):
-        public = ed25519.Ed25519PublicKey.from_public_bytes(reader.string())
+        fields = (reader.string(),)
     elif kind in ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", SK_ECDSA):
-        curve = reader.string().decode("latin-1")
-        point = reader.string()
-        if curve not in CURVES or curve not in kind or point[:1] != b"\x04":
-            raise ValueError("another curve, or a point in another form")
-        public = ec.EllipticCurvePublicKey.from_encoded_point(CURVES[curve][0], point)
+        fields = (reader.string(), reader.string())
     elif kind == "ssh-rsa":
         exponent, modulus = reader.mpint(), reader.mpint()
-        public = rsa.RSAPublicNumbers(exponent, modulus).public_key()
     else:
-        raise ValueError(f"a key of type {kind[:40]}")
-    if kind in (SK_ED25519, SK_ECDSA):
-        application = reader.string()
+        raise Refusal("POLICY_KEY_WEAK", f"a key of type {kind[:40]}")
+    application = reader.string() if kind in (SK_ED25519, SK_ECDSA) else None
     reader.end()
+    try:
+        public: Public
+        if kind == "ssh-rsa":
+            public = rsa.RSAPublicNumbers(exponent, modulus).public_key()
+        elif len(fields) == 1:
+            public = ed25519.Ed25519PublicKey.from_public_bytes(fields[0])
+        else:
+            curve, point = fields[0].decode("latin-1"), fields[1]
+            if curve not in CURVES or curve not in kind or point[:1] != b"\x04":
+                raise ValueError("another curve, or a point in another form")
+            public = ec.EllipticCurvePublicKey.from_encoded_point(CURVES[curve][0], point)
+    except ValueError as error:
+        raise Refusal("POLICY_KEY_WEAK", str(error)) from None
     return _key(public, application)
 
 
@@ -132,12 +137,14 @@ def parse(text: str) -> Key:
             return key
         blob = base64.b64decode(words[1], validate=True)
         if Reader(blob).string().decode("latin-1") != words[0]:
-            raise ValueError("the line names another type than the key")
+            raise Refusal("POLICY_KEY_WEAK", "the line names another type than the key")
         return from_blob(blob)
     except (ValueError, IndexError, UnsupportedAlgorithm) as error:
-        raise Refusal("POLICY_KEY_WEAK", str(error)) from None
+        raise Refusal("POLICY_INVALID", f"no key: {error}") from None
     except Refusal as refusal:
-        raise Refusal("POLICY_KEY_WEAK", refusal.detail) from None
+        raise Refusal(
+            "POLICY_INVALID" if refusal.code == "PARSE_FIELD_TYPE" else refusal.code, refusal.detail
+        ) from None
 
 
 def fits(key: Key, signature: bytes, message: bytes) -> bool:

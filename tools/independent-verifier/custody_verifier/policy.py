@@ -8,13 +8,15 @@ from typing import Any, Callable, Iterable
 from . import keys, names, sshsig
 from .envelope import Signed
 from .refusal import Refusal
+from .strict import check_text
 
 MAX_POLICY = 4 << 20
 KIND = "https://custody.dev/policy/v1"
 _DURATION = re.compile(r"([0-9]+)([smhd])\Z")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _ORIGIN = re.compile(r"(https://[a-z0-9.-]+|http://localhost)(:[0-9]+)?\Z")
-_URI = re.compile(r"[a-z][a-z0-9+.-]*://[^\s\x00-\x1f\x7f]+\Z")
+_URI = re.compile(r"[^:/]+://[^/].*|file:///.*", re.DOTALL)
+_NOT_PLAIN = re.compile(r"[\s%*?@\\]|\.\.")
 
 
 @dataclass(frozen=True)
@@ -163,9 +165,10 @@ class _Table:
 
     def duration(self, name: str) -> int:
         match = _DURATION.match(self.take(name, str))
-        if not match or int(match[1]) == 0:
+        seconds = int(match[1]) * _SECONDS[match[2]] if match else 0
+        if not 0 < seconds < 1 << 64:
             raise _wrong(f"{self.place}.{name} is no duration")
-        return int(match[1]) * _SECONDS[match[2]]
+        return seconds
 
     def count(self, name: str, people: Iterable[str], able: set[str]) -> int:
         found: int = self.take(name, int)
@@ -254,11 +257,14 @@ def _from(value: Any, place: str) -> From:
     return From(step, release == "same", required)
 
 
+def plain_uri(uri: str) -> bool:
+    """Rule 9: nothing in it stands for something else."""
+    return bool(_URI.fullmatch(uri)) and not _NOT_PLAIN.search(uri)
+
+
 def _uris(listed: list[str], schemes: tuple[str, ...]) -> list[str]:
     for uri in listed:
-        path = uri.partition("://")[2]
-        plain = _URI.match(uri) and ".." not in path.split("/") and (path[0] != "/" or uri.startswith("file:///"))
-        if not plain or not uri.startswith(schemes):
+        if not plain_uri(uri) or not uri.startswith(schemes):
             raise _wrong(f"no plain URI: {uri[:80]}")
     return listed
 
@@ -344,9 +350,18 @@ def text(data: bytes) -> str:
         raise Refusal("PARSE_UNICODE_INVALID", str(error)) from None
 
 
+def _clean(text: str) -> str:
+    """Rule 8; CR is refused by itself, and ends a line with LF."""
+    try:
+        check_text(text.replace("\r\n", "\n"), "policy")
+    except Refusal as refusal:
+        raise _wrong(str(refusal)) from None
+    return text
+
+
 def read(data: bytes) -> Policy:
     try:
-        head = _Table(tomllib.loads(text(data)), "policy")
+        head = _Table(tomllib.loads(_clean(text(data))), "policy")
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise _wrong(str(error)) from None
     if head.take("policy", str) != KIND:

@@ -34,7 +34,7 @@ class Court:
     evidence: Evidence
     chain: Chain
     now: int
-    late: int
+    late: bool
 
     def common(self, walk: Walk) -> Report:
         """The rules of the subject that no document belongs to."""
@@ -45,7 +45,7 @@ class Court:
         if self.now >= self.chain.newest.expires:
             walk.check("policy.fresh", "policy", [Refusal("POLICY_EXPIRED")])
         if self.late:
-            walk.check("policy.fresh", "policy", [Refusal("TIME_UNTRUSTED", f"{self.late} s behind")])
+            walk.check("policy.fresh", "policy", [Refusal("TIME_UNTRUSTED", "behind what was seen before")])
         missing = {"CHAIN_LINK_MISSING", "CHAIN_TASK_MISSING", "SIGNOFF_MISSING", "CHAIN_STEP_MISSING"}
         if missing & {one.code for one in walk.findings} and self.evidence.changed():
             walk.check("evidence.intact", "evidence", [Refusal("ENV_SIGNATURE_INVALID")])
@@ -141,7 +141,8 @@ class Court:
             word = self.evidence.get(task.authorization, Authorization)
             walk.at_gate = self.evidence.get(word.request, Request).release
         except Refusal as refusal:
-            walk.check("subject.expected", id[:12], [refusal])
+            absent = id not in self.evidence.documents
+            walk.check("subject.expected", id[:12], [Refusal("CHAIN_TASK_MISSING", id) if absent else refusal])
             walk.walk_chain(id, set())
             return self.common(walk)
         walk.check("subject.expected", id[:12], self.task_expected(walk, task, expected))
@@ -184,35 +185,32 @@ class Court:
 
     def inputs(self, walk: Walk, task: Task) -> Iterator[Refusal]:
         places: list[str] = []
+        context = walk.context(task)
         for one in task.inputs:
             results = self.given(walk, one.task, one.manifest)
             if len(results) != 1:
                 yield Refusal("CHAIN_FORKED" if results else "CHAIN_LINK_MISSING", one.directory)
                 continue
-            files = [
-                made.name
-                for made in self.evidence.get(results[0], Manifest).subjects
-                if names.fits(made.name, one.patterns)
-            ]
-            for pattern in one.patterns:
-                if not any(names.fits(name, [pattern]) for name in files):
-                    yield Refusal("ART_MISSING", f"nothing fits {pattern}")
-            places += [names.last(name) if task.destination else f"{one.directory}/{name}" for name in files]
+            files = yield from walk.selected(one, results[0], context)
+            chosen = [name for _, name in files]
+            places += [names.last(name) if task.destination else f"{one.directory}/{name}" for name in chosen]
         places += [f"external/{one.name}" for one in task.externals]
         try:
             names.check_names(places)
         except Refusal as refusal:
             yield Refusal("ART_NAME_COLLISION", refusal.detail)
+        for place in places if task.destination else []:
+            if not names.fits(place, task.outputs) or not names.fits(place, context.step.outputs):
+                yield Refusal("ART_UNLISTED", place)
 
     def once(self, walk: Walk, id: str, task: Task) -> Iterator[Refusal]:
-        context = walk.context(task)
-        if any(walk.performed(one) for one in walk.manifests.get(id, [])):
+        if any(walk.once_performed(one, task.step) for one in walk.manifests.get(id, [])):
             yield Refusal("GATE_ALREADY_EXECUTED", "it has a manifest")
         resumed = {one.intent for one in walk.resolutions(id) if one.intent}
         for intent_id, intent in self.evidence.all(Intent).items():
-            if intent.task == id and intent.stage == "announced" and intent_id not in resumed:
-                if walk.signers(intent_id, context.policy, context.step.perform, intent.created)[0]:
-                    yield Refusal("GATE_ALREADY_EXECUTED", "in doubt")
+            open_ = intent.task == id and intent.stage == "announced" and intent_id not in resumed
+            if open_ and walk.once_performed(intent_id, task.step):
+                yield Refusal("GATE_ALREADY_EXECUTED", "in doubt")
 
 
 def court(pin: str, envelopes: list[Envelope], now: int, floor: Floor | None = None) -> Court:
@@ -222,4 +220,4 @@ def court(pin: str, envelopes: list[Envelope], now: int, floor: Floor | None = N
     known = chain.known
     evidence = Evidence({id: Document(one, known) for id, one in by_id.items() if id not in chain.ids})
     late = max(0, floor.time - now) if floor else 0
-    return Court(evidence, chain, now + late, late)
+    return Court(evidence, chain, now + late, late > chain.newest.skew)

@@ -10,6 +10,7 @@ from .strict import MAX_ENTRIES, Object, parse, written
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 BUILD_TYPE = "https://custody.dev/step/v1"
+LEVEL = "CUSTODY_CHAIN_VERIFIED"
 WEAK = ("sha1", "md5")
 
 
@@ -161,6 +162,7 @@ class Summary(Statement):
     verified: int
     resource: str
     policy: str
+    rests_on: set[str]
     passed: bool
 
 
@@ -461,13 +463,14 @@ def _summary(subjects: list[Object], predicate: Object) -> Summary:
     policy.text("uri")
     policy_id = _id(policy)
     policy.close()
+    rests_on = set()
     for entry in predicate.objects("inputAttestations"):
-        _id(entry)
+        rests_on.add(_id(entry))
         entry.close()
-    result = predicate.text("verificationResult")
-    predicate.texts("verifiedLevels")
+    passed = predicate.text("verificationResult") == "PASSED"
+    passed = LEVEL in predicate.texts("verifiedLevels") and passed
     predicate.text("slsaVersion")
-    return Summary(made, verified, resource, policy_id, result == "PASSED")
+    return Summary(made, verified, resource, policy_id, rests_on, passed)
 
 
 def _intent(subjects: list[Object], predicate: Object) -> Intent:

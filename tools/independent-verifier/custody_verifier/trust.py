@@ -41,18 +41,35 @@ class Chain:
         return {one.key.id: one.key for policy in self.policies for one in policy.keys.values()}
 
 
-def _signed_by_root(envelope: Envelope, root: Policy) -> bool:
-    """Whether enough root people signed. Their keys' `from` and `until` do not matter here."""
+def _check_root(envelope: Envelope, root: Policy) -> None:
+    """That enough root people signed. Their keys' `from` and `until` do not matter here."""
     people: set[str] = set()
-    for signed in envelope.signed({one.key.id: one.key for one in root.keys.values()})[0]:
+    fitting, problems = envelope.signed({one.key.id: one.key for one in root.keys.values()})
+    for signed in fitting:
         one = root.keys[signed.key.id]
         try:
             one.check(signed, root.origins)
-        except Refusal:
-            continue
-        if one.owner in root.root:
+            if one.owner not in root.root:
+                raise Refusal("POLICY_KEY_PURPOSE", one.owner)
             people.add(one.owner)
-    return len(people) >= root.threshold
+        except Refusal as refusal:
+            problems.append(refusal)
+    telling = [one for one in problems if one.code != "ENV_KEY_UNKNOWN"]
+    if not people and telling:
+        raise telling[0]
+    if len(people) < root.threshold:
+        raise Refusal("POLICY_SIGNATURE_THRESHOLD", f"{len(people)} of {root.threshold}")
+
+
+def _follows(envelope: Envelope, policy: Policy, last: Policy) -> bool:
+    if policy.version != last.version + 1 or policy.instance != last.instance:
+        return False
+    try:
+        _check_root(envelope, last)
+        _check_root(envelope, policy)
+    except Refusal:
+        return False
+    return True
 
 
 def establish(pin: str, envelopes: dict[str, Envelope], floor: Floor | None) -> Chain:
@@ -61,8 +78,7 @@ def establish(pin: str, envelopes: dict[str, Envelope], floor: Floor | None) -> 
     if pin not in texts:
         raise Refusal("POLICY_UNTRUSTED", pin)
     first = policies.read(texts[pin].payload)
-    if not _signed_by_root(texts[pin], first):
-        raise Refusal("POLICY_SIGNATURE_THRESHOLD", pin)
+    _check_root(texts[pin], first)
     chain = Chain([pin], [first])
     parsed: dict[str, list[tuple[str, Policy]]] = {}
     for id, one in texts.items():
@@ -74,14 +90,7 @@ def establish(pin: str, envelopes: dict[str, Envelope], floor: Floor | None) -> 
             parsed.setdefault(found.previous, []).append((id, found))
     while True:
         last = chain.newest
-        following = [
-            (id, one)
-            for id, one in parsed.get(chain.ids[-1], [])
-            if one.version == last.version + 1
-            and one.instance == last.instance
-            and _signed_by_root(texts[id], last)
-            and _signed_by_root(texts[id], one)
-        ]
+        following = [found for found in parsed.get(chain.ids[-1], []) if _follows(texts[found[0]], found[1], last)]
         if not following:
             break
         if len(following) > 1:
