@@ -28,7 +28,6 @@ from .trust import Chain
 MAX_STATEMENTS = 1_000_000
 MAX_MANIFESTS = 100_000
 MAX_CANDIDATES = 32
-_ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 
 
 # files by the manifest that made them, or none, and name
@@ -115,9 +114,9 @@ class Walk:
                 if signed.key.id not in policy.keys:
                     raise Refusal("ENV_KEY_UNKNOWN", signed.key.id)
                 one = policy.keys[signed.key.id]
-                one.check(signed, policy.origins)
                 if one.owner not in allowed:
                     raise Refusal("POLICY_KEY_PURPOSE", f"signed by {one.owner}")
+                one.check(signed, policy.origins)
                 if one.begins is not None and when < one.begins:
                     raise Refusal("POLICY_KEY_NOT_YET_VALID", one.owner)
                 if one.ends is not None and when >= one.ends:
@@ -295,7 +294,6 @@ class Walk:
             and (signoff.release, signoff.phase, signoff.source) == (request.release, request.phase, request.source)
             and signoff.parameters == request.parameters
             and (signoff.artifacts, signoff.bytes) == (len(files), sum(file.size for file in files))
-            and signoff.short_code == short_code(word.request)
         )
         if not same:
             yield Refusal("SIGNOFF_CONTENT_MISMATCH", f"sign-off {id[:12]}")
@@ -411,8 +409,8 @@ class Walk:
         task, word, skew = context.task, context.authorization, context.policy.skew
         if task.created < word.not_before - skew or task.created > self.now + skew:
             yield Refusal("CHAIN_TIME_ORDER", "made before its authorization, or later than now")
-        if task.deadline > word.expires:
-            yield Refusal("CHAIN_STALE", "longer than its authorization")
+        if task.deadline > min(word.expires, task.created + context.step.max_age):
+            yield Refusal("CHAIN_STALE", "longer than its authorization or the policy allows")
 
     # rules of a manifest
 
@@ -457,10 +455,10 @@ class Walk:
                 yield Refusal("ART_UNLISTED", made.name)
             if task.sha512 and made.digests.sha512 is None:
                 yield Refusal("STMT_DIGEST_MISSING", made.name)
+        for pattern in task.outputs:
+            if not any(names.fits(made.name, [pattern]) for made in manifest.subjects):
+                yield Refusal("ART_MISSING", pattern)
         if task.destination is None:
-            for pattern in task.outputs:
-                if not any(names.fits(made.name, [pattern]) for made in manifest.subjects):
-                    yield Refusal("ART_MISSING", pattern)
             return
         put = {made.name: made for made in manifest.subjects}
         given = {names.last(used.artifact.name): used.artifact for used in manifest.used}
@@ -539,7 +537,7 @@ class Walk:
             or manifest.finished > self.now + skew
         ):
             yield Refusal("CHAIN_TIME_ORDER", "before its task or inputs, or after now")
-        if manifest.started > min(task.deadline, task.created + context.step.max_age) + skew:
+        if manifest.started > task.deadline + skew:
             yield Refusal("CHAIN_STALE", "started too late")
 
     def manifest_single(self, id: str) -> Iterator[Refusal]:
@@ -612,13 +610,6 @@ class Walk:
             if listed and right and self.signers(summary_id, self.chain.newest, gates, summary.verified)[0]:
                 return True
         return False
-
-
-def short_code(request: str) -> str:
-    """sign-off.md, "The short code"."""
-    bits = int(request[:10], 16)
-    code = "".join(_ALPHABET[bits >> shift & 31] for shift in range(35, -5, -5))
-    return f"{code[:4]}-{code[4:]}"
 
 
 def _approved(file: Artifact, approved: list[Artifact]) -> Iterator[Refusal]:

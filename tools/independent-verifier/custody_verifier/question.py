@@ -176,8 +176,7 @@ class Court:
             yield Refusal("CHAIN_STEP_MISMATCH", task.step)
 
     def startable(self, walk: Walk, task: Task) -> Iterator[Refusal]:
-        context = walk.context(task)
-        if self.now > min(task.deadline, task.created + context.step.max_age):
+        if self.now > task.deadline:
             yield Refusal("CHAIN_STALE", "too late to start")
 
     def given(self, walk: Walk, task: str | None, manifest: str | None) -> list[str]:

@@ -10,6 +10,7 @@ from .strict import MAX_ENTRIES, Object, parse, written
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 BUILD_TYPE = "https://custody.dev/step/v1"
+ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 LEVEL = "CUSTODY_CHAIN_VERIFIED"
 WEAK = ("sha1", "md5")
 
@@ -182,11 +183,16 @@ class Resolution(Statement):
     created: int
 
 
-def _digests(holder: Object) -> Digests:
+def _digest_set(holder: Object) -> Object:
+    """Digests by name. Those that we do not know are text too, and ignored (rule 6)."""
     digest = holder.object("digest")
-    for name in digest.members:
-        if name not in ("sha256", "sha512") and not isinstance(digest.members[name], str):
-            raise Refusal("PARSE_FIELD_TYPE", f"{digest.place}.{name}")
+    if not all(isinstance(value, str) for value in digest.members.values()):
+        raise Refusal("PARSE_FIELD_TYPE", digest.place)
+    return digest
+
+
+def _digests(holder: Object) -> Digests:
+    digest = _digest_set(holder)
     if not digest.has("sha256"):
         weak = any(name in digest.members for name in WEAK)
         raise Refusal("STMT_DIGEST_ALG" if weak else "STMT_DIGEST_MISSING", digest.place)
@@ -245,7 +251,7 @@ def _source(holder: Object, closed: bool = True) -> Source:
     if holder.text("name") != "source":
         raise Refusal("PARSE_FIELD_TYPE", f"{holder.place}.name")
     uri = holder.text("uri")
-    digest = holder.object("digest")
+    digest = _digest_set(holder)
     kinds = [kind for kind in ("gitCommit", "hgChangeset") if digest.has(kind)]
     if len(kinds) != 1:
         raise Refusal("STMT_DIGEST_MISSING", digest.place)
@@ -297,6 +303,15 @@ def _request(subjects: list[Object], predicate: Object) -> Request:
     return Request(release, phase, source, version, policy_id, builds_on, parameters, created, expires)
 
 
+def _short_code(holder: Object, request: str) -> str:
+    """It must be the request's (sign-off.md, "The short code")."""
+    bits = int(request[:10], 16)
+    code = "".join(ALPHABET[bits >> shift & 31] for shift in range(35, -5, -5))
+    if holder.text("shortCode") != f"{code[:4]}-{code[4:]}":
+        raise Refusal("SIGNOFF_CONTENT_MISMATCH", f"{holder.place}.shortCode")
+    return code
+
+
 def _signoff(subjects: list[Object], predicate: Object) -> Signoff:
     request = _reference(subjects, "request")
     decision = predicate.text("decision")
@@ -315,7 +330,7 @@ def _signoff(subjects: list[Object], predicate: Object) -> Signoff:
         predicate.table("parameters"),
         predicate.number("artifacts"),
         predicate.number("bytes"),
-        predicate.text("shortCode"),
+        _short_code(predicate, request),
         _label(predicate, "person"),
         _label(predicate, "role"),
         _time(predicate, "created"),
@@ -402,8 +417,7 @@ def _dependencies(holders: list[Object]) -> tuple[Source | None, list[str], list
     manifests: list[str] = []
     used: list[Used] = []
     for holder in holders:
-        annotations = holder.members.get("annotations")
-        role = annotations.get("role") if isinstance(annotations, dict) else None
+        role = holder.object("annotations").members.get("role") if holder.has("annotations") else None
         if role == "source":
             if source:
                 raise Refusal("CHAIN_SOURCE_MISMATCH", "two sources")
