@@ -1,6 +1,6 @@
 """The walk and its rules: docs/formats/verification.md. Rules are named as there."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from functools import cached_property
 from typing import Generator, Iterable, Iterator
@@ -328,8 +328,28 @@ class Walk:
         context = self.context(self.evidence.get(id, Task))
         if context.step.scheduled_by is None:
             yield from self.signed(id, context.policy, context.step.schedule, context.task.created)
-        elif self.decided(id, context) is None:
+            return
+        decision = self.decided(id, context)
+        if decision is None:
             yield Refusal("CHAIN_TASK_MISSING", f"no manifest of {context.step.scheduled_by} lists it")
+        elif self.rests_on_task(decision, id):
+            yield Refusal("CHAIN_CYCLE", f"manifest {decision[:12]} rests on what it decided")
+
+    def rests_on_task(self, manifest: str, task: str) -> bool:
+        """Whether something behind a manifest is a result of the task."""
+        left, seen = [manifest], {manifest}
+        while left:
+            try:
+                one = self.evidence.get(left.pop(), Manifest)
+            except Refusal:
+                continue
+            if one.task == task:
+                return True
+            decision = self.decision(one.task)
+            behind = [*one.manifests, decision] if decision else one.manifests
+            left.extend(id for id in behind if id not in seen)
+            seen.update(behind)
+        return False
 
     def decided(self, id: str, context: Context) -> str | None:
         """The manifest of the decision step, under the same authorization, that lists this task's bytes.
@@ -572,6 +592,22 @@ class Walk:
             if deep:
                 left.extend(one for one in manifest.manifests if one not in seen)
                 seen.update(manifest.manifests)
+
+        self.check("manifest.single", "chain", self.planned_twice(seen))
+
+    def planned_twice(self, walked: set[str]) -> Iterator[Refusal]:
+        """Different results of two tasks that are the same but for creator, times and nonce."""
+        jobs: dict[str, list[Artifact]] = {}
+        for id in sorted(walked & self.evidence.documents.keys()):
+            try:
+                manifest = self.evidence.get(id, Manifest)
+                task = self.evidence.get(manifest.task, Task)
+            except Refusal:
+                continue
+            job = repr(replace(task, creator="", created=0, deadline=0))
+            made = sorted(manifest.subjects, key=lambda one: one.name)
+            if jobs.setdefault(job, made) != made:
+                yield Refusal("CHAIN_FORKED", f"step {task.step} was planned twice")
 
     def walk_chain(self, task: str, authorizations: set[str]) -> None:
         """A task and, once, its authorization."""

@@ -124,6 +124,7 @@ class Task(Statement):
     creator: str
     command: list[str]
     destination: str | None
+    variables: dict[str, str]
     network: bool
     inputs: list[TaskInput]
     source: Source | None
@@ -368,7 +369,7 @@ def _task(subjects: list[Object], predicate: Object) -> Task:
     destination = predicate.text("destination") if predicate.has("destination") else None
     if bool(command) == (destination is not None):
         raise Refusal("PARSE_FIELD_TYPE", "neither or both of command and destination")
-    predicate.table("variables")
+    variables = predicate.table("variables")
     network = predicate.flag("network")
     inputs = [_task_input(entry) for entry in predicate.objects("inputs")]
     source = _source(predicate.object("source")) if predicate.has("source") else None
@@ -383,6 +384,7 @@ def _task(subjects: list[Object], predicate: Object) -> Task:
         creator,
         command,
         destination,
+        variables,
         network,
         inputs,
         source,
@@ -417,7 +419,10 @@ def _dependencies(holders: list[Object]) -> tuple[Source | None, list[str], list
     manifests: list[str] = []
     used: list[Used] = []
     for holder in holders:
-        role = holder.object("annotations").members.get("role") if holder.has("annotations") else None
+        annotations = holder.members.get("annotations", {})
+        if not isinstance(annotations, dict):
+            raise Refusal("PARSE_FIELD_TYPE", f"{holder.place}.annotations")
+        role = annotations.get("role")
         if role == "source":
             if source:
                 raise Refusal("CHAIN_SOURCE_MISMATCH", "two sources")
