@@ -14,7 +14,7 @@ MAX_POLICY = 4 << 20
 KIND = "https://custody.dev/policy/v1"
 _DURATION = re.compile(r"([0-9]+)([smhd])\Z")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_ORIGIN = re.compile(r"(https://[a-z0-9.-]+|http://localhost)(:[0-9]+)?\Z")
+_ORIGIN = re.compile(r"(https://([a-z0-9.-]+|\[[0-9a-f:.]+\])|http://localhost)(:[0-9]+)?\Z")
 _URI = re.compile(r"[^:/]+://[^/].*|file:///.*", re.DOTALL)
 _NOT_PLAIN = re.compile(r"[\s%*?@\\]|\.\.")
 
@@ -386,8 +386,6 @@ def read(data: bytes) -> Policy:
     for name, table in head.tables("roles"):
         roles[name] = _known(table.texts("members"), people, "person")
         table.close()
-    if set(roles) & machines:
-        raise _wrong("a role and a machine of one name")
     products = {name: _product(table, roles, machines, able) for name, table in head.tables("products")}
     head.close()
     policy = Policy(version, previous, expires, instance, skew, origins, root_people, threshold, found, roles, products)
