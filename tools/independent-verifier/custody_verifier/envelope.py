@@ -9,8 +9,8 @@ from . import keys, sshsig
 from .refusal import Refusal
 from .strict import Object, parse
 
-STATEMENT_TYPE = "application/vnd.in-toto+json"
-POLICY_TYPE = "application/vnd.custody.policy+toml"
+OF_STATEMENT = "application/vnd.in-toto+json"
+OF_POLICY = "application/vnd.custody.policy+toml"
 MAX_SIGNATURES = 64
 MAX_KEYID = 256
 MAX_TRIED = 1024

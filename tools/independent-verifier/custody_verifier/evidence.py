@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Iterable, TypeVar
 
 from . import keys
-from .envelope import STATEMENT_TYPE, Envelope, Signed, read as read_envelope
+from .envelope import OF_STATEMENT, Envelope, Signed, read as read_envelope
 from .refusal import Refusal
 from .statements import Statement, read as read_statement
 
@@ -52,7 +52,7 @@ class Document:
     @cached_property
     def opened(self) -> Statement | Refusal:
         """The payload is parsed only after a known key's signature fits (envelope.md, rule 6)."""
-        if self.envelope.payload_type != STATEMENT_TYPE:
+        if self.envelope.payload_type != OF_STATEMENT:
             return Refusal("ENV_PAYLOAD_TYPE", self.envelope.payload_type[:80])
         fitting, problems = self.signed
         if not fitting:

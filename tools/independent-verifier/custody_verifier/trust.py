@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from . import keys, policy as policies
-from .envelope import POLICY_TYPE, Envelope
+from .envelope import OF_POLICY, Envelope
 from .policy import Policy
 from .refusal import Refusal
 
@@ -74,7 +74,7 @@ def _follows(envelope: Envelope, policy: Policy, last: Policy) -> bool:
 
 def establish(pin: str, envelopes: dict[str, Envelope], floor: Floor | None) -> Chain:
     """The chain from the pin, or why there is none."""
-    texts = {id: one for id, one in envelopes.items() if one.payload_type == POLICY_TYPE}
+    texts = {id: one for id, one in envelopes.items() if one.payload_type == OF_POLICY}
     if pin not in texts:
         raise Refusal("POLICY_UNTRUSTED", pin)
     first = policies.read(texts[pin].payload)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from . import envelope as envelopes, evidence, names, policy, question, statements
-from .envelope import POLICY_TYPE, STATEMENT_TYPE, Envelope
+from .envelope import OF_POLICY, OF_STATEMENT, Envelope
 from .judge import Expected
 from .refusal import Refusal
 from .trust import Floor, establish
@@ -59,9 +59,9 @@ def _envelope(cases: Cases, case: dict[str, Any]) -> set[str]:
     codes = {one.code for one in problems} if not owners else set()
     if len(owners) < case["threshold"]:
         return codes | {"ENV_THRESHOLD_NOT_MET"}
-    if found.payload_type == STATEMENT_TYPE:
+    if found.payload_type == OF_STATEMENT:
         statements.read(found.payload)
-    elif found.payload_type == POLICY_TYPE:
+    elif found.payload_type == OF_POLICY:
         policy.text(found.payload)
     return set()
 
