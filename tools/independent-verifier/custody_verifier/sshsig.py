@@ -55,10 +55,7 @@ def _passkey(blob: keys.Reader, flags: int, challenged: bytes) -> tuple[bytes, s
 
 
 def _key_of(blob: bytes, known: dict[str, keys.Key]) -> keys.Key:
-    try:
-        named = keys.from_blob(blob)
-    except (ValueError, Refusal) as error:
-        raise Refusal("PARSE_FIELD_TYPE", f"public key: {error}") from None
+    named = keys.from_blob(blob)
     if named.id not in known:
         raise Refusal("ENV_KEY_UNKNOWN", named.id)
     key = known[named.id]
