@@ -80,11 +80,15 @@ class Evidence:
 
     def all(self, kind: type[S]) -> dict[str, S]:
         """Every readable statement of one kind, by id."""
-        return {id: one.opened for id, one in self._sorted if isinstance(one.opened, kind)}
+        return {id: one for id, one in self._by_kind.get(kind, {}).items() if isinstance(one, kind)}
 
     @cached_property
-    def _sorted(self) -> list[tuple[str, Document]]:
-        return sorted(self.documents.items())
+    def _by_kind(self) -> dict[type, dict[str, Statement]]:
+        found: dict[type, dict[str, Statement]] = {}
+        for id, one in sorted(self.documents.items()):
+            if isinstance(one.opened, Statement):
+                found.setdefault(type(one.opened), {})[id] = one.opened
+        return found
 
     def changed(self) -> bool:
         """Whether something is there of which a known key's signature does not fit."""

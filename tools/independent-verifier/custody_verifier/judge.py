@@ -135,14 +135,14 @@ class Walk:
 
     def policy_of(self, request: Request) -> Policy:
         """The newest policy for the release that a gate is asked about, else the one that the request names."""
-        named = self.chain.named(request.policy)
+        named = self.chain.named(request.policy.id)
         if named is None:
-            raise Refusal("POLICY_MISMATCH", request.policy)
+            raise Refusal("POLICY_MISMATCH", request.policy.id)
         return self.chain.newest if request.release == self.at_gate else named
 
     def authority(self, task: Task) -> tuple[Authorization, Request, Policy]:
-        authorization = self.evidence.get(task.authorization, Authorization)
-        request = self.evidence.get(authorization.request, Request)
+        authorization = self.evidence.get(task.about, Authorization)
+        request = self.evidence.get(authorization.about, Request)
         return authorization, request, self.policy_of(request)
 
     def context(self, task: Task) -> Context:
@@ -164,9 +164,8 @@ class Walk:
             return False
         return bool(self.signers(id, context.policy, context.step.perform, manifest.finished)[0])
 
-    def once_performed(self, id: str, step: str) -> bool:
+    def once_performed(self, id: str, step: str, when: int) -> bool:
         """Whether a machine signed that some policy of the chain lets perform the step."""
-        when = self.now
         for policy in self.chain.policies:
             for product in policy.products.values():
                 if step in product.steps and self.signers(id, policy, product.steps[step].perform, when)[0]:
@@ -184,7 +183,7 @@ class Walk:
     def resolutions(self, task: str) -> list[Resolution]:
         found = []
         for id, one in self.evidence.all(Resolution).items():
-            if one.task == task:
+            if one.about == task:
                 context = self.context(self.evidence.get(task, Task))
                 allowed = context.policy.members(context.product.resolve) & {one.person}
                 if self.signers(id, context.policy, allowed, one.created)[0]:
@@ -197,7 +196,7 @@ class Walk:
         place = f"authorization {id[:12]}"
         try:
             authorization = self.evidence.get(id, Authorization)
-            request = self.evidence.get(authorization.request, Request)
+            request = self.evidence.get(authorization.about, Request)
         except Refusal:
             return  # the task's rules say so
         self.check("request.policy", place, self.request_policy(request))
@@ -210,7 +209,7 @@ class Walk:
         if product is None or phase is None:
             return  # shows at the task
         proposers = policy.members(product.propose)
-        self.check("request.signature", place, self.signed(authorization.request, policy, proposers, request.created))
+        self.check("request.signature", place, self.signed(authorization.about, policy, proposers, request.created))
         self.check("request.content", place, self.request_content(request, policy, product))
         self.check("authorization.signature", place, self.signed(id, policy, product.desk, authorization.not_before))
         self.check("authorization.time", place, self.authorization_time(authorization, request, policy))
@@ -218,10 +217,10 @@ class Walk:
         self.check("signoff.objections", place, self.objections(authorization, policy, phase))
 
     def request_policy(self, request: Request) -> Iterator[Refusal]:
-        named = self.chain.named(request.policy)
-        if named is None or named.version != request.policy_version:
-            code = "POLICY_VERSION_GAP" if request.policy_version > self.chain.newest.version else "POLICY_MISMATCH"
-            yield Refusal(code, f"version {request.policy_version} ({request.policy[:12]})")
+        named = self.chain.named(request.policy.id)
+        if named is None or named.version != request.policy.version:
+            code = "POLICY_VERSION_GAP" if request.policy.version > self.chain.newest.version else "POLICY_MISMATCH"
+            yield Refusal(code, f"version {request.policy.version} ({request.policy.id[:12]})")
             if code != "POLICY_MISMATCH":
                 yield Refusal("POLICY_MISMATCH")
 
@@ -248,7 +247,7 @@ class Walk:
     ) -> Iterator[Refusal]:
         if not word.approvers:
             yield Refusal("SIGNOFF_MISSING", "nobody")
-        proposing = self.signers(word.request, policy, proposers, request.created)[0]
+        proposing = self.signers(word.about, policy, proposers, request.created)[0]
         counted: dict[str, set[str]] = {role: set() for role in phase.approve}
         people = [one.person for one in word.approvers]
         for person in sorted({one for one in people if people.count(one) > 1}):
@@ -290,7 +289,7 @@ class Walk:
             yield Refusal("SIGNOFF_ROLE", f"{signoff.person} as {signoff.role}")
         files = [artifact for one in request.builds_on for artifact in one.artifacts]
         same = (
-            signoff.request == word.request
+            signoff.about == word.about
             and (signoff.release, signoff.phase, signoff.source) == (request.release, request.phase, request.source)
             and signoff.parameters == request.parameters
             and (signoff.artifacts, signoff.bytes) == (len(files), sum(file.size for file in files))
@@ -306,7 +305,7 @@ class Walk:
         named = {one.signoff: one.person for one in word.approvers}
         voters = {person for role in phase.approve for person in policy.roles[role]}
         for id, signoff in self.evidence.all(Signoff).items():
-            if signoff.request != word.request or signoff.decision == "approve":
+            if signoff.about != word.about or signoff.decision == "approve":
                 continue
             if not self.signers(id, policy, voters & {signoff.person}, signoff.created)[0]:
                 continue
@@ -361,7 +360,7 @@ class Walk:
         for manifest_id, manifest in self.evidence.all(Manifest).items():
             if manifest.step == context.step.scheduled_by and manifest.task in self.evidence.documents:
                 task = self.evidence.documents[manifest.task].opened
-                same = isinstance(task, Task) and task.authorization == context.task.authorization
+                same = isinstance(task, Task) and task.about == context.task.about
                 if same and any(made.digests.agrees(digest) for made in manifest.subjects):
                     found.append((not self.performed(manifest_id), manifest_id))
         return min(found)[1] if found else None
@@ -402,7 +401,7 @@ class Walk:
         """The step that an input comes from, and whether it is of the same release."""
         if one.task is not None:
             task = self.evidence.get(one.task, Task)
-            if task.authorization != context.task.authorization:
+            if task.about != context.task.about:
                 yield Refusal("CHAIN_RELEASE_MISMATCH", "a task of another authorization")
             return task.step, True
         named = [entry for entry in context.request.builds_on if entry.manifest == one.manifest]
@@ -604,7 +603,7 @@ class Walk:
                 task = self.evidence.get(manifest.task, Task)
             except Refusal:
                 continue
-            job = repr(replace(task, creator="", created=0, deadline=0))
+            job = repr(replace(task, creator="", created=0, deadline=0, nonce=""))
             made = sorted(manifest.subjects, key=lambda one: one.name)
             if jobs.setdefault(job, made) != made:
                 yield Refusal("CHAIN_FORKED", f"step {task.step} was planned twice")
@@ -615,7 +614,7 @@ class Walk:
             return  # the manifest's rules say so
         self.walk_task(task)
         try:
-            word = self.evidence.get(task, Task).authorization
+            word = self.evidence.get(task, Task).about
         except Refusal:
             return
         if word not in authorizations:

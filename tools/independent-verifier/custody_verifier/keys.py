@@ -97,6 +97,7 @@ def from_blob(blob: bytes) -> Key:
     """The key of an OpenSSH line, or of an SSHSIG."""
     reader = Reader(blob)
     kind = reader.string().decode("latin-1")
+    fields: tuple[bytes, ...] = ()
     if kind in ("ssh-ed25519", SK_ED25519):
         fields = (reader.string(),)
     elif kind in ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", SK_ECDSA):

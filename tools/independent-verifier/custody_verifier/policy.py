@@ -3,7 +3,7 @@
 import re
 import tomllib
 from dataclasses import dataclass
-from typing import Any, Callable, Iterable
+from typing import Any, Callable, Iterable, TypeVar
 
 from . import keys, names, sshsig
 from .envelope import Signed
@@ -12,6 +12,7 @@ from .strict import check_text
 
 MAX_POLICY = 4 << 20
 KIND = "https://custody.dev/policy/v1"
+T = TypeVar("T")
 _DURATION = re.compile(r"([0-9]+)([smhd])\Z")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _ORIGIN = re.compile(r"(https://([a-z0-9.-]+|\[[0-9a-f:.]+\])|http://localhost)(:[0-9]+)?\Z")
@@ -127,7 +128,7 @@ class _Table:
         self.left = dict(value)
         self.place = place
 
-    def take(self, name: str, kind: type) -> Any:
+    def take(self, name: str, kind: type[T]) -> T:
         if name not in self.left:
             raise _wrong(f"{self.place} has no {name}")
         value = self.left.pop(name)

@@ -138,8 +138,8 @@ class Court:
         walk = Walk(self.evidence, self.chain, self.now)
         try:
             task = self.evidence.get(id, Task)
-            word = self.evidence.get(task.authorization, Authorization)
-            walk.at_gate = self.evidence.get(word.request, Request).release
+            word = self.evidence.get(task.about, Authorization)
+            walk.at_gate = self.evidence.get(word.about, Request).release
         except Refusal as refusal:
             absent = id not in self.evidence.documents
             walk.check("subject.expected", id[:12], [Refusal("CHAIN_TASK_MISSING", id) if absent else refusal])
@@ -203,12 +203,14 @@ class Court:
                 yield Refusal("ART_UNLISTED", place)
 
     def once(self, walk: Walk, id: str, task: Task) -> Iterator[Refusal]:
-        if any(walk.once_performed(one, task.step) for one in walk.manifests.get(id, [])):
-            yield Refusal("GATE_ALREADY_EXECUTED", "it has a manifest")
+        for manifest_id in walk.manifests.get(id, []):
+            finished = self.evidence.get(manifest_id, Manifest).finished
+            if walk.once_performed(manifest_id, task.step, finished):
+                yield Refusal("GATE_ALREADY_EXECUTED", "it has a manifest")
         resumed = {one.intent for one in walk.resolutions(id) if one.intent}
         for intent_id, intent in self.evidence.all(Intent).items():
-            open_ = intent.task == id and intent.stage == "announced" and intent_id not in resumed
-            if open_ and walk.once_performed(intent_id, task.step):
+            open_ = intent.about == id and intent.stage == "announced" and intent_id not in resumed
+            if open_ and walk.once_performed(intent_id, task.step, intent.created):
                 yield Refusal("GATE_ALREADY_EXECUTED", "in doubt")
 
 

@@ -3,7 +3,7 @@
 import json
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from .refusal import Refusal
 
@@ -14,6 +14,7 @@ MAX_STRING = 1 << 20
 MAX_ENTRIES = 100_000
 MAX_NUMBER = (1 << 64) - 1
 
+T = TypeVar("T")
 _BLANKS = re.compile(r"[ \t\n\r]*")
 _STRING = re.compile(r'"((?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*)"')
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
@@ -166,7 +167,7 @@ class Object:
     def has(self, name: str) -> bool:
         return name in self.members
 
-    def _take(self, name: str, kind: type) -> Any:
+    def _take(self, name: str, kind: type[T]) -> T:
         if name not in self.members:
             raise Refusal("PARSE_FIELD_MISSING", f"{self.place}.{name}")
         value = self.members[name]
