@@ -1,10 +1,10 @@
 //! The only place that prints. Results go to standard output, everything else to standard error.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, Write};
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use anstream::{eprint, eprintln, print, println};
 use anstyle::{AnsiColor, Style};
 use custody_core::json::Value;
 use custody_core::{Code, Refusal};
@@ -23,19 +23,24 @@ pub(crate) const BOLD: Style = Style::new().bold();
 pub(crate) struct Ui {
     json: bool,
     quiet: bool,
+    /// Why something that was to go to standard output did not.
+    unsaid: OnceLock<io::Error>,
 }
 
 /// Ends the command for `clap`: help and version succeed, all else is wrong usage.
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() {
         // it repeats words of the command line, which a shell may have taken from names of files
-        eprint!(
-            "{}",
-            error.render().to_string().split('\n').map(tree::shown).collect::<Vec<_>>().join("\n")
-        );
+        let lines = error.render().to_string();
+        complain(&lines.split('\n').map(tree::shown).collect::<Vec<_>>().join("\n"));
         return ExitCode::from(USAGE);
     }
     if error.print().is_ok() { ExitCode::SUCCESS } else { ExitCode::from(USAGE) }
+}
+
+/// To standard error, where nobody may listen: there is no other place to say that.
+fn complain(text: &str) {
+    anstream::stderr().write_all(text.as_bytes()).unwrap_or_default();
 }
 
 /// Text for people as it leaves us: of what a terminal obeys, only line breaks and our own styles. What
@@ -75,48 +80,70 @@ fn json(value: &Value<'_>) -> String {
 
 impl Ui {
     pub(crate) const fn new(json: bool, quiet: bool) -> Self {
-        Self { json, quiet }
+        Self { json, quiet, unsaid: OnceLock::new() }
+    }
+
+    /// To standard output, at once. What could not be said is remembered, and the command does not
+    /// succeed: whoever called would take silence for an answer.
+    fn say(&self, text: &str) {
+        let end = if text.ends_with('\n') { "" } else { "\n" };
+        let mut out = anstream::stdout().lock();
+        let said = out.write_all(text.as_bytes()).and_then(|()| out.write_all(end.as_bytes()));
+        if let Err(error) = said.and_then(|()| out.flush()) {
+            self.unsaid.get_or_init(|| error);
+        }
+    }
+
+    /// How a command ends that did all that it was asked for.
+    pub(crate) fn succeeded(self) -> ExitCode {
+        match self.unsaid.into_inner() {
+            None => ExitCode::SUCCESS,
+            Some(error) => {
+                let error = Error::io("standard output".as_ref())(error);
+                complain(&tame(&error_text(&error)));
+                ExitCode::from(error.exit())
+            }
+        }
     }
 
     /// A result: text for people, or the value for machines.
     pub(crate) fn result(&self, text: &str, value: impl FnOnce() -> Value<'static>) {
         if self.json {
-            println!("{}", json(&value()));
+            self.say(&json(&value()));
         } else {
-            print!("{}", tame(text));
-            if !text.ends_with('\n') {
-                println!();
-            }
+            self.say(&tame(text));
         }
     }
 
     /// Bytes as they are: a statement, a bundle, completions.
     #[expect(clippy::unused_self, reason = "printing is the user interface's")]
     pub(crate) fn raw(&self, bytes: &[u8]) -> Result<(), Error> {
-        std::io::stdout().write_all(bytes).map_err(Error::io("standard output".as_ref()))
+        let mut out = io::stdout().lock();
+        let said = out.write_all(bytes).and_then(|()| out.flush());
+        said.map_err(Error::io("standard output".as_ref()))
     }
 
     /// What happens along the way. Silent with `--quiet` and `--json`.
     pub(crate) fn note(&self, text: &str) {
         if !self.quiet && !self.json {
-            eprintln!("{}", tame(text));
+            complain(&(tame(text) + "\n"));
         }
     }
 
     /// A report: the tree, or the JSON.
     pub(crate) fn report(&self, report: &Report) {
         if self.json {
-            println!("{}", json(&report.to_json()));
+            self.say(&json(&report.to_json()));
         } else if report.accepted().is_some() {
-            print!("{}", tame(&tree::accepted(report)));
+            self.say(&tame(&tree::accepted(report)));
         } else {
-            eprint!("{}", tame(&tree::rejected(report)));
+            complain(&tame(&tree::rejected(report)));
         }
     }
 
     /// A progress bar; none where nobody watches.
     pub(crate) fn bar(&self, length: u64, what: &'static str) -> ProgressBar {
-        if self.quiet || self.json || !std::io::stderr().is_terminal() {
+        if self.quiet || self.json || !io::stderr().is_terminal() {
             return ProgressBar::hidden();
         }
         let style = ProgressStyle::with_template("{msg:24} [{bar:30}] {pos}/{len} {elapsed}");
@@ -131,8 +158,8 @@ impl Ui {
         match error {
             Error::Several(_) => {}
             Error::Rejected(report) => self.report(report),
-            _ if self.json => println!("{}", json(&error_json(error))),
-            _ => eprint!("{}", tame(&error_text(error))),
+            _ if self.json => self.say(&json(&error_json(error))),
+            _ => complain(&tame(&error_text(error))),
         }
         ExitCode::from(error.exit())
     }
