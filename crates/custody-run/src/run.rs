@@ -385,7 +385,10 @@ impl Worker<'_> {
         artifacts.par_iter().try_for_each(|artifact| {
             let size = self.store.copy_artifact(&artifact.digests.sha256, std::io::sink());
             let size = size.map_err(|refusal| {
-                Refusal { code: Code::GateInputChanged, ..refusal }.within(artifact.name.as_str())
+                // a disk that fails says nothing of the artifact
+                let changed = matches!(refusal.code, Code::StoreCorrupt | Code::ArtMissing);
+                let code = if changed { Code::GateInputChanged } else { refusal.code };
+                Refusal { code, ..refusal }.within(artifact.name.as_str())
             })?;
             if size == artifact.size {
                 return Ok(());
@@ -493,21 +496,33 @@ impl Room {
     }
 }
 
-/// Removes the rooms of this task that belong to us and that nobody holds any more.
+/// Removes the rooms of this task that belong to us and that nobody holds any more, and where a command
+/// worked that had no room left.
 fn clear_away(work: &Path, prefix: &str) -> std::io::Result<()> {
     let own = rustix::process::geteuid().as_raw();
+    let ours = |found: &std::fs::Metadata| found.is_dir() && found.uid() == own;
     for entry in work.read_dir()? {
-        let (entry, path) = entry.map(|entry| (entry.file_name(), entry.path()))?;
-        let found = path.symlink_metadata();
-        let ours = found.is_ok_and(|found| found.is_dir() && found.uid() == own);
-        let room = entry.to_str().is_some_and(|name| name.starts_with(prefix))
-            && path.extension().is_none_or(|end| end != "run");
-        let left = || File::open(&path).is_ok_and(|room| room.try_lock().is_ok());
-        if !ours || !room || !left() {
+        let (name, path) = entry.map(|entry| (entry.file_name(), entry.path()))?;
+        let is_ours = path.symlink_metadata().is_ok_and(|found| ours(&found));
+        if !is_ours || !name.to_str().is_some_and(|name| name.starts_with(prefix)) {
+            continue;
+        }
+        let room = if path.extension().is_some_and(|end| end == "run") {
+            path.with_extension("")
+        } else {
+            path
+        };
+        let left = match room.symlink_metadata() {
+            Ok(found) => {
+                ours(&found) && File::open(&room).is_ok_and(|room| room.try_lock().is_ok())
+            }
+            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+        };
+        if !left {
             continue;
         }
         // what cannot be removed is in nobody's way: the next room has another name
-        for left in [path.with_added_extension("run"), path] {
+        for left in [room.with_added_extension("run"), room] {
             std::fs::remove_dir_all(left).unwrap_or_default();
         }
     }

@@ -14,6 +14,7 @@ mod artifacts;
 mod closure;
 mod evidence;
 mod fault;
+mod generation;
 mod index;
 mod runs;
 mod store;
