@@ -28,6 +28,7 @@ use crate::external;
 use crate::gate;
 use crate::measure::measure;
 use crate::source::checkout;
+use crate::stage::copy::unavailable;
 use crate::stage::{RunDirectory, StagedInput, stage_inputs};
 
 /// A machine that performs tasks.
@@ -115,8 +116,9 @@ impl Worker<'_> {
         let room = Room::open(self.work, id)?;
         let directory = RunDirectory::create(&room.beside())?;
         let done = self.perform(&accepted, id, task, &directory, room.path(), live);
-        // What is left of a run is removed whether it ended well or not; the first fault is told.
-        let removed = directory.remove();
+        // What is left of a run is removed whether it ended well or not, and before the task is done:
+        // nobody comes back to one that is. The first fault is told.
+        let removed = room.remove(directory);
         let manifest = done?;
         removed?;
         self.conclude(&claim, manifest)
@@ -493,6 +495,19 @@ impl Room {
     /// Where the command works.
     fn beside(&self) -> PathBuf {
         self.path().with_added_extension("run")
+    }
+
+    /// Removes both. Where the command worked may resist; then the room stays too, for the next run to
+    /// find it by.
+    fn remove(self, directory: RunDirectory) -> Result<(), Refusal> {
+        let path = self.path().to_owned();
+        match directory.remove() {
+            Ok(()) => self.directory.close().map_err(|error| unavailable(&path, &error)),
+            Err(refusal) => {
+                drop(self.directory.keep());
+                Err(refusal)
+            }
+        }
     }
 }
 
