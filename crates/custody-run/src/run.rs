@@ -109,6 +109,7 @@ impl Worker<'_> {
             .into());
         }
         let claim = self.store.begin_run(id, self.name.as_str())?;
+        let stopwatch = Stopwatch::start(self.clock);
         // what was said in the meantime counts: from here on nobody else works on the task
         let report = self.judge(id)?;
         let accepted = accepted(&report)?;
@@ -121,6 +122,7 @@ impl Worker<'_> {
         let removed = room.remove(directory);
         let manifest = done?;
         removed?;
+        stopwatch.agrees_with(manifest.finished)?;
         self.conclude(&claim, manifest)
     }
 
@@ -351,6 +353,7 @@ impl Worker<'_> {
             artifacts: artifacts.clone(),
             created,
         };
+        let stopwatch = Stopwatch::start(self.clock);
         let started = self.announce(&|created| intent(Stage::Announced, created))?;
         artifacts.par_iter().try_for_each(|artifact| {
             let mut file = self.store.open_artifact(&artifact.digests.sha256)?;
@@ -359,6 +362,7 @@ impl Worker<'_> {
             Ok::<(), Refusal>(())
         })?;
         let finished = (self.clock)();
+        stopwatch.agrees_with(finished)?;
         self.store.add(&[self.sign(intent(Stage::Done, finished))?])?;
         let environment = measure(&Confinement::default());
         let manifest =
@@ -404,8 +408,8 @@ impl Worker<'_> {
     fn beside(&self, task: StatementId, manifest: StatementId) -> Result<(), Refusal> {
         let envelopes = gate::portable(self.store, &[manifest])?;
         let opened = envelopes.iter().find(|envelope| envelope.id() == manifest);
+        let (policies, _) = gate::policies(self.store, (self.clock)())?;
         let content = opened.and_then(|envelope| {
-            let (policies, _) = gate::policies(self.store, (self.clock)()).ok()?;
             let signed = envelope.open::<Statement>(policies.keyring()).ok()?;
             signed.unverified().as_manifest().cloned()
         });
@@ -427,6 +431,40 @@ impl Worker<'_> {
         put(&place, &format!("{stem}.custody.jsonl"), bundle::write(&envelopes).as_bytes())?;
         put(&place, &format!("{stem}.sha256"), sums.as_bytes())
     }
+}
+
+/// How much a clock may be put forward while a task is performed.
+const ADJUSTED: u64 = 300;
+
+/// The time that passes by a clock that nobody sets, and that goes on while the machine sleeps.
+struct Stopwatch {
+    started: Time,
+    at: i64,
+}
+
+impl Stopwatch {
+    fn start(clock: fn() -> Time) -> Self {
+        Self { started: clock(), at: uptime() }
+    }
+
+    /// Nothing is signed with a time that has not come yet.
+    fn agrees_with(&self, now: Time) -> Result<(), Refusal> {
+        let passed = u64::try_from(uptime().saturating_sub(self.at)).unwrap_or_default();
+        let latest = self.started.plus(passed.saturating_add(ADJUSTED));
+        if now <= latest {
+            return Ok(());
+        }
+        let (expected, found) = (format!("a time by {latest}"), now.to_string());
+        Err(Refusal::new(Code::TimeUntrusted, "the clock, which was put forward", expected, found))
+    }
+}
+
+fn uptime() -> i64 {
+    #[cfg(target_os = "linux")]
+    let clock = rustix::time::ClockId::Boottime;
+    #[cfg(not(target_os = "linux"))]
+    let clock = rustix::time::ClockId::Monotonic;
+    rustix::time::clock_gettime(clock).tv_sec
 }
 
 fn runs_a_command(task: StatementId, step: &Label) -> Refusal {

@@ -118,7 +118,7 @@ fn rotate(args: &RotateArgs, ui: &Ui) -> Result<(), Error> {
     let (id, newest) = chain.newest();
     let version = newest.version;
     store.add(&[envelope])?;
-    store.raise_floor(custody_store::Floor { version, policy: id }, now)?;
+    store.raise_floor(custody_store::Floor { version, policy: id }, None)?;
     ui.result(&format!("the store trusts policy {version} ({id})"), || {
         Value::object([
             ("ok", Value::Bool(true)),

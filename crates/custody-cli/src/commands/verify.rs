@@ -177,7 +177,15 @@ pub(super) struct Basis {
     pub(super) policies: PolicyChain,
     pub(super) floor: Option<Floor>,
     pub(super) now: Time,
-    seen: Option<Seen>,
+    memory: Memory,
+}
+
+/// Where it is remembered what was accepted.
+enum Memory {
+    /// Nowhere: it is looking back.
+    None,
+    Seen(Seen),
+    Store(Store),
 }
 
 impl Basis {
@@ -204,8 +212,8 @@ impl Basis {
         // judging for another time than now is looking back, which what was seen since must not prevent
         let floor = if args.at.is_some() { None } else { seen.floor()? };
         let policies = PolicyChain::establish(pin, &envelopes, floor)?;
-        let seen = args.at.is_none().then_some(seen);
-        Ok(Self { evidence: envelopes.into_iter().collect(), policies, floor, now, seen })
+        let memory = if args.at.is_some() { Memory::None } else { Memory::Seen(seen) };
+        Ok(Self { evidence: envelopes.into_iter().collect(), policies, floor, now, memory })
     }
 
     fn from_store(args: &EvidenceArgs, dir: &Path, digests: &Digests) -> Result<Self, Error> {
@@ -220,15 +228,22 @@ impl Basis {
         let roots = store.manifests_of(&digests.sha256)?;
         let evidence =
             if roots.is_empty() { everything(&store)? } else { gate::gather(&store, &roots)? };
-        Ok(Self { evidence, policies, floor, now, seen: None })
+        let memory = if args.at.is_some() { Memory::None } else { Memory::Store(store) };
+        Ok(Self { evidence, policies, floor, now, memory })
     }
 
     pub(super) fn judge(&self, subject: Subject, expect: Expectation) -> Result<Report, Error> {
         let question = Question { subject, expect, floor: self.floor };
         let report = custody_verify::verify(&question, &self.evidence, &self.policies, self.now);
-        if let (Some(seen), Some(_)) = (&self.seen, report.accepted()) {
-            let (policy, newest) = self.policies.newest();
-            seen.raise(Floor { version: newest.version, policy, time: self.now })?;
+        if report.accepted().is_some() {
+            match &self.memory {
+                Memory::None => {}
+                Memory::Seen(seen) => {
+                    let (policy, newest) = self.policies.newest();
+                    seen.raise(Floor { version: newest.version, policy, time: self.now })?;
+                }
+                Memory::Store(store) => gate::remember(store, &self.policies, self.now)?,
+            }
         }
         Ok(report)
     }

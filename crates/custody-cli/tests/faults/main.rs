@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what goes wrong in a test fails it")]
 
 mod add;
+mod clock;
 mod inject;
 mod older;
 mod publish;

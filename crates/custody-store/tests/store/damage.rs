@@ -47,9 +47,7 @@ fn read(store: &Store, release: &Release) -> Reading {
 fn filled(dir: &Path, release: &Release) {
     let store = Store::create(dir).unwrap();
     store.pin(policy(1).id()).unwrap();
-    store
-        .raise_floor(Floor { version: 2, policy: policy(2).id() }, Time::from_unix(9).unwrap())
-        .unwrap();
+    store.raise_floor(Floor { version: 2, policy: policy(2).id() }, Time::from_unix(9)).unwrap();
     let claim = store.begin_run(release.build.id(), "worker").unwrap();
     store.add(&release.all()).unwrap();
     // enough for inner pages in every tree
