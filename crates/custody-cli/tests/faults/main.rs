@@ -11,6 +11,7 @@ mod inject;
 mod older;
 mod publish;
 mod run_all;
+mod starved;
 #[path = "../it/world.rs"]
 #[expect(dead_code, reason = "the other tests of this command need more of it")]
 mod world;
