@@ -42,3 +42,37 @@ fn evidence_comes_in_whole_whatever_fails() {
         if ended.status == 0 { Outcome::Done } else { Outcome::Recovered }
     });
 }
+
+/// Delivered twice, in any order, one message at a time: the same statements and the same verdict.
+#[test]
+fn the_order_of_delivery_does_not_matter() {
+    let world = World::published();
+    let lines: Vec<String> =
+        fs::read_to_string(world.bundle()).unwrap().lines().map(str::to_owned).collect();
+    assert!(lines.len() > 10);
+    fs::remove_dir_all(world.path("store")).unwrap();
+    let at = "2090-01-01T00:00:00Z";
+    let verify = format!("verify www/all.bin --store store --at {at}");
+    let mut verdicts = BTreeSet::new();
+    for order in 0..4 {
+        world.done(&format!("init --store store --policy policy.dsse.json --pin {}", world.pin()));
+        let mut delivered = lines.clone();
+        match order {
+            0 => {}
+            1 => delivered.reverse(),
+            2 => delivered.rotate_left(lines.len() / 2),
+            _ => delivered.sort_by_key(|line| line.len() % 7),
+        }
+        for (number, line) in delivered.iter().chain(&delivered).enumerate() {
+            let name = format!("message-{}", number % lines.len());
+            world.write(&name, line);
+            world.done(&format!("evidence add {name} --store store"));
+        }
+        assert_eq!(statements(&world).len(), lines.len(), "each once");
+        let said = world.custody(&verify);
+        assert!(matches!(said.status, Some(0 | 1)), "{said:#?}");
+        verdicts.insert(said.out);
+        fs::remove_dir_all(world.path("store")).unwrap();
+    }
+    assert_eq!(verdicts.len(), 1, "{verdicts:#?}");
+}

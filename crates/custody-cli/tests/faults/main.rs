@@ -12,6 +12,7 @@ mod older;
 mod publish;
 mod run_all;
 mod starved;
+mod together;
 #[path = "../it/world.rs"]
 #[expect(dead_code, reason = "the other tests of this command need more of it")]
 mod world;

@@ -1,10 +1,12 @@
 //! A publication: all of it once, nothing half-written, and known to be in doubt when it is.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use crate::inject::{Outcome, Workload};
-use crate::world::World;
+use crate::world::{CUSTODY, World, is_root, skipped};
 
 /// What is to be published, and beside it the two files of Custody.
 fn published(world: &World) -> (BTreeMap<PathBuf, Vec<u8>>, Vec<String>) {
@@ -68,4 +70,40 @@ fn a_publication_is_whole_or_in_doubt_whatever_fails() {
         verify().done();
         outcome
     });
+}
+
+/// Without `/proc` a file cannot be made without a name. What killed publishers left under passing names
+/// is cleared away, and what somebody still writes is not.
+#[test]
+fn passing_names_pass_away() {
+    let world = World::promoted();
+    let task = world.shipping();
+    let name = "passing_names_pass_away";
+    let left = ["www/.custody-0123456789abcdef.part", "www/.custody-.part"];
+    let kept = ["www/.custody-held.part", "www/.custody-other.jsonl", "www/x.part"];
+    for file in left.iter().chain(&kept) {
+        world.write(file, "half");
+    }
+    let held = fs::File::open(world.path(kept[0])).unwrap();
+    held.lock_shared().unwrap();
+    fs::create_dir(world.path("www/.custody-directory.part")).unwrap();
+    if !is_root() {
+        return skipped(name, "only root covers /proc");
+    }
+    let mount = "mount -t tmpfs none /proc || exit 77";
+    let script = format!("{mount}; exec {CUSTODY} --json {}", world.publish_line(&task));
+    let plain = world.command("");
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", &script]).current_dir(world.path(".")).env_clear();
+    command.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let output = command.output().unwrap();
+    if matches!(output.status.code(), Some(1 | 77)) && output.stdout.is_empty() {
+        return skipped(name, &format!("nobody may mount here: {output:?}"));
+    }
+    assert!(output.status.success(), "{output:?}");
+    let there = |file: &str| world.path(file).exists();
+    assert!(left.iter().all(|file| !there(file)), "{:?}", world.files("www").keys());
+    assert!(kept.iter().all(|file| there(file)), "{:?}", world.files("www").keys());
+    assert_eq!(world.files("www").len(), 6 + kept.len(), "nothing new under a passing name");
+    assert_eq!(world.read("www/all.bin"), "hello, world\nsecond\n");
 }
