@@ -114,7 +114,9 @@ impl Workload {
     fn trace(&self, injection: &[String]) -> Ended {
         let mut command = Command::new("timeout");
         // nothing here takes long; who hangs is killed, and 124 is no way to end
-        command.args(["100", "strace", "-q", "-o", "calls", "-s", "80", "-e", CALLS]).args(ALONE);
+        command
+            .args(["100", "strace", "-q", "-y", "-o", "calls", "-s", "200", "-e", CALLS])
+            .args(ALONE);
         command.args(injection.iter().flat_map(|expression| ["-e", expression]));
         command.args([CUSTODY, "--json"]).args(self.line.split_whitespace());
         let plain = self.world.command("");
@@ -133,14 +135,20 @@ impl Workload {
         }
     }
 
+    /// The calls of the command without a fault.
+    pub(crate) fn calls(&self) -> String {
+        let ended = self.trace(&[]);
+        assert_eq!(ended.status, 0, "without a fault: {ended:#?}");
+        let calls = self.world.read("calls");
+        assert!(calls.contains("clone"), "the command runs without threads");
+        calls
+    }
+
     /// Every fault that can be injected: each call fails with EIO, each that may write with ENOSPC, and
     /// the command is killed at each.
     fn faults(&self) -> Vec<Fault> {
         self.restore();
-        let ended = self.trace(&[]);
-        assert_eq!(ended.status, 0, "without a fault: {ended:#?}");
-        let log = self.world.read("calls");
-        assert!(log.contains("clone"), "the command runs without threads");
+        let log = self.calls();
         let mut count = BTreeMap::<&str, usize>::new();
         let (mut faults, mut begun) = (Vec::new(), false);
         for call in log.lines() {

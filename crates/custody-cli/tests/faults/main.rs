@@ -9,6 +9,7 @@ mod add;
 mod clock;
 mod inject;
 mod older;
+mod order;
 mod publish;
 mod run_all;
 mod starved;
