@@ -76,6 +76,8 @@ pub(crate) struct Workload {
     pub(crate) world: World,
     line: String,
     changed: &'static [&'static str],
+    /// How it ends without a fault.
+    status: i32,
 }
 
 impl Workload {
@@ -96,7 +98,17 @@ impl Workload {
         for name in changed {
             copy(world.path(name), world.path("before"));
         }
-        Some(Self { world, line, changed })
+        Some(Self { world, line, changed, status: 0 })
+    }
+
+    /// The same for a command that says no.
+    pub(crate) fn rejected(
+        test: &str,
+        world: World,
+        line: String,
+        changed: &'static [&'static str],
+    ) -> Option<Self> {
+        Some(Self { status: 1, ..Self::new(test, world, line, changed)? })
     }
 
     /// Everything as it was before.
@@ -138,7 +150,7 @@ impl Workload {
     /// The calls of the command without a fault.
     pub(crate) fn calls(&self) -> String {
         let ended = self.trace(&[]);
-        assert_eq!(ended.status, 0, "without a fault: {ended:#?}");
+        assert_eq!(ended.status, self.status, "without a fault: {ended:#?}");
         let calls = self.world.read("calls");
         assert!(calls.contains("clone"), "the command runs without threads");
         calls

@@ -14,6 +14,7 @@ mod publish;
 mod run_all;
 mod starved;
 mod together;
+mod verify;
 #[path = "../it/world.rs"]
 #[expect(dead_code, reason = "the other tests of this command need more of it")]
 mod world;
