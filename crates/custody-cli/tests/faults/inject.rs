@@ -23,7 +23,7 @@ const ALONE: [&str; 4] =
 
 /// Without `CUSTODY_FAULTS`, about so many faults of a workload are injected: every so manieth, from the
 /// offset on.
-const SAMPLE: usize = 70;
+const SAMPLE: usize = 50;
 const OFFSET: usize = 7;
 
 /// One fault in one run of a command.
@@ -209,12 +209,11 @@ impl Workload {
                 assert!(fault.may_end(ended.status), "not an end that is documented");
                 check(&fault, &ended)
             });
-            match std::panic::catch_unwind(looked) {
-                Ok(outcome) => *outcomes.entry(outcome).or_default() += 1,
-                Err(_) => {
-                    wrong += 1;
-                    say(&format!("every {step} from {OFFSET}, fault: {fault}\n{ended:#?}\n"));
-                }
+            if let Ok(outcome) = std::panic::catch_unwind(looked) {
+                *outcomes.entry(outcome).or_default() += 1;
+            } else {
+                wrong += 1;
+                say(&format!("every {step} from {OFFSET}, fault: {fault}\n{ended:#?}\n"));
             }
         }
         say(&format!("faults: {}: of {total}: {outcomes:?}\n", self.verb()));

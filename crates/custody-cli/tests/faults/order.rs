@@ -73,15 +73,14 @@ impl Unsafe {
                 let number = unnamed.map(|number| number.to_string_lossy().into_owned());
                 let from =
                     number.map_or_else(|| texts[0].clone(), |number| self.open[&number].clone());
-                let (_, directory) =
-                    descriptor(arguments.rsplitn(4, ", ").nth(2).unwrap()).unwrap();
+                let (_, directory) = descriptor(arguments.rsplit(", ").nth(2).unwrap()).unwrap();
                 let to = texts[1].file_name().unwrap();
                 self.gets_name(&from, &directory.join(to));
             }
             "unlink" | "unlinkat" => {
-                texts.iter().for_each(|path| {
+                for path in &texts {
                     self.bytes.remove(path);
-                });
+                }
             }
             _ => {}
         }

@@ -146,7 +146,7 @@ impl<'d> Passing<'d> {
     }
 
     /// Where a file without name can be linked from by those who have no special rights (open(2),
-    /// "O_TMPFILE"). Not there where `/proc` is not.
+    /// `O_TMPFILE`). Not there where `/proc` is not.
     fn unnamed(&self) -> PathBuf {
         format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
     }
