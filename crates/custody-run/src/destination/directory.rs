@@ -62,6 +62,7 @@ impl Directory {
         let passing = Passing::create(&directory)?;
         fill(&passing.file, original)?;
         let created = passing.link(last)?;
+        drop(passing);
         rustix::fs::fsync(&directory)?;
         Ok(created)
     }
@@ -133,15 +134,21 @@ impl<'d> Passing<'d> {
             }
         }
         clear_away(directory)?;
-        // no secret: O_EXCL refuses a name that somebody else took
-        let name = format!("{PREFIX}{:016x}{SUFFIX}", RandomState::new().hash_one(()));
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(directory, &name, flags, FILE_MODE)?;
-        let passing = Self { directory, file: file.into(), name: Some(name) };
-        // as long as it is held, nobody clears it away; where there are no locks, nobody does at all
-        match rustix::fs::flock(&passing.file, FlockOperation::NonBlockingLockShared) {
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOLCK) => Ok(passing),
-            Err(error) => Err(error.into()),
+        loop {
+            // no secret: O_EXCL refuses a name that somebody else took
+            let name = format!("{PREFIX}{:016x}{SUFFIX}", RandomState::new().hash_one(()));
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+            let file = rustix::fs::openat(directory, &name, flags, FILE_MODE)?;
+            let passing = Self { directory, file: file.into(), name: Some(name) };
+            // as long as it is held, nobody clears it away; where there are no locks, nobody does at all
+            match rustix::fs::flock(&passing.file, FlockOperation::LockShared) {
+                Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOLCK) => {}
+                Err(error) => return Err(error.into()),
+            }
+            // who cleared away before we had the lock took it for left over
+            if passing.file.metadata()?.nlink() > 0 {
+                return Ok(passing);
+            }
         }
     }
 
