@@ -29,7 +29,7 @@ use crate::gate;
 use crate::measure::measure;
 use crate::source::checkout;
 use crate::stage::copy::unavailable;
-use crate::stage::{RunDirectory, StagedInput, stage_inputs};
+use crate::stage::{RunDirectory, StagedInput, remove_all, stage_inputs};
 
 /// A machine that performs tasks.
 #[derive(Clone, Copy)]
@@ -574,9 +574,11 @@ fn clear_away(work: &Path, prefix: &str) -> std::io::Result<()> {
         if !left {
             continue;
         }
-        // what cannot be removed is in nobody's way: the next room has another name
-        for left in [room.with_added_extension("run"), room] {
-            std::fs::remove_dir_all(left).unwrap_or_default();
+        // what cannot be removed is in nobody's way: the next room has another name. The room stays
+        // with it, for the next to find it by
+        let worked = room.with_added_extension("run");
+        if !worked.exists() || remove_all(&worked).is_ok() {
+            std::fs::remove_dir_all(room).unwrap_or_default();
         }
     }
     Ok(())
