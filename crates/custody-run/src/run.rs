@@ -216,15 +216,7 @@ impl Worker<'_> {
         let staged: Result<Vec<_>, Refusal> = outputs
             .chain(rayon::iter::once(log))
             .map(|(artifact, path)| {
-                let file = File::open(path);
-                let file = file.map_err(|error| {
-                    Refusal::new(
-                        Code::ArtMissing,
-                        path.display().to_string(),
-                        "the copy",
-                        error.to_string(),
-                    )
-                })?;
+                let file = File::open(path).map_err(|error| unavailable(path, &error))?;
                 self.store.stage(file, false, Some(&artifact.digests))
             })
             .collect();
