@@ -1,5 +1,7 @@
 //! Stable codes: what is wrong. A [`Refusal`] adds where, what was expected and what was found.
 
+mod example;
+
 use alloc::string::String;
 use core::fmt;
 
@@ -142,6 +144,11 @@ impl Code {
     /// The code with this stable name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|code| code.name() == name)
+    }
+
+    /// The family: what its name begins with.
+    pub fn family(self) -> &'static str {
+        self.name().split('_').next().unwrap_or_default()
     }
 
     /// Whether nothing could be decided (exit status 3), rather than decided against (1).

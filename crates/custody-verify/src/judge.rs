@@ -1,5 +1,7 @@
 //! The walk: from the subject backwards through manifests, tasks and authorizations.
 
+mod survey;
+
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -44,6 +46,9 @@ pub enum Subject {
     },
     /// A task: may it start now? This is the gate, and the newest policy decides.
     Task(StatementId),
+    /// Manifests and tasks, to be looked at with all that they rest on: a whole release, done or under
+    /// way. Their report has every check and accepts nothing, because no file was asked about.
+    Documents(BTreeSet<StatementId>),
 }
 
 /// The release that the asker has in mind. What is absent is not asked.
@@ -115,6 +120,7 @@ pub fn verify(
     let case = Case::new(Some(question), evidence, policies, now);
     match &question.subject {
         Subject::Task(id) => Walk::new(&case).gate(*id),
+        Subject::Documents(roots) => Walk::new(&case).survey(roots),
         Subject::Artifact { name, digests, size } => trace(&case, name, digests, *size),
     }
 }
