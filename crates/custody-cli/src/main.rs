@@ -3,6 +3,7 @@
 //! `commands/` has one file per verb, `context` what they share, `ui` all that is ever printed, and
 //! `error` how a command ends.
 
+mod chart;
 mod commands;
 mod context;
 mod error;

@@ -78,6 +78,11 @@ impl Ui {
         Self { json, quiet }
     }
 
+    /// Whether a machine reads.
+    pub(crate) const fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// A result: text for people, or the value for machines.
     pub(crate) fn result(&self, text: &str, value: impl FnOnce() -> Value<'static>) {
         if self.json {

@@ -15,8 +15,10 @@ use custody_run::run::hash_file;
 use custody_store::{Store, bundle};
 use custody_verify::{Evidence, Expectation, Floor, PolicyChain, Question, Report, Subject};
 
-use crate::context::PassphraseArgs;
-use crate::context::{ExpectArgs, now, open_key, read, trusted, write_new};
+use crate::chart;
+use crate::context::{
+    ExpectArgs, PassphraseArgs, StoreArgs, now, open_key, read, trusted, write_new,
+};
 use crate::error::{Error, REJECTED};
 use crate::seen::Seen;
 use crate::ui::Ui;
@@ -33,6 +35,9 @@ pub(crate) struct VerifyArgs {
     /// The artifact's name, where the file has another
     #[arg(long)]
     name: Option<String>,
+    /// Write a page about the one file that explains itself, for people and printers
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Write a SLSA verification summary of the one file, signed with --key
     #[arg(long, value_name = "FILE", requires = "key")]
     summary: Option<PathBuf>,
@@ -48,7 +53,7 @@ pub(crate) struct VerifyArgs {
 pub(super) struct EvidenceArgs {
     /// Evidence from this store, and its pin
     #[arg(long, value_name = "DIR", conflicts_with_all = ["bundles", "pin"])]
-    store: Option<PathBuf>,
+    pub(super) store: Option<PathBuf>,
     /// Evidence from this bundle; by default from every *.custody.jsonl beside the file
     #[arg(long = "bundle", value_name = "FILE")]
     pub(super) bundles: Vec<PathBuf>,
@@ -62,15 +67,20 @@ pub(super) struct EvidenceArgs {
 
 pub(crate) fn run(args: &VerifyArgs, ui: &Ui) -> Result<(), Error> {
     let Wanted { files, sums } = files(&args.files)?;
-    if files.len() != 1 && (args.summary.is_some() || args.name.is_some()) {
-        return Err(Error::Usage("--summary and --name go with one file".into()));
+    let alone = args.summary.is_some() || args.name.is_some() || args.html.is_some();
+    if files.len() != 1 && alone {
+        return Err(Error::Usage("--summary, --html and --name go with one file".into()));
     }
     let mut worst = 0;
     let mut good = BTreeMap::new();
     for file in &files {
-        match verify_file(args, file) {
-            Ok((report, sha256)) => {
+        match judge_file(file, args.name.as_deref(), &args.evidence, &args.expect) {
+            Ok(Judged { report, sha256, basis }) => {
                 ui.report(&report);
+                if let Some(path) = &args.html {
+                    let page = chart::page(&chart::Story::of(&report, &basis.evidence));
+                    write_new(path, page.as_bytes())?;
+                }
                 if let Some(accepted) = report.accepted() {
                     good.insert(file.clone(), sha256);
                     args.summary
@@ -208,8 +218,13 @@ impl Basis {
         Ok(Self { evidence: envelopes.into_iter().collect(), policies, floor, now, seen })
     }
 
-    fn from_store(args: &EvidenceArgs, dir: &Path, digests: &Digests) -> Result<Self, Error> {
-        let store = Store::open(dir)?;
+    /// From a store: all that can matter for a file of these digests, or everything.
+    pub(super) fn from_store(
+        args: &EvidenceArgs,
+        dir: &Path,
+        digests: Option<&Digests>,
+    ) -> Result<Self, Error> {
+        let store = StoreArgs { store: dir.into() }.open()?;
         let (now, policies, floor) = if let Some(time) = args.at {
             (time, gate::policies_looking_back(&store)?, None)
         } else {
@@ -217,7 +232,8 @@ impl Basis {
             let (policies, floor) = trusted(&store, now)?;
             (now, policies, floor)
         };
-        let roots = store.manifests_of(&digests.sha256)?;
+        let roots = digests.map(|digests| store.manifests_of(&digests.sha256)).transpose()?;
+        let roots = roots.unwrap_or_default();
         let evidence =
             if roots.is_empty() { everything(&store)? } else { gate::gather(&store, &roots)? };
         Ok(Self { evidence, policies, floor, now, seen: None })
@@ -274,35 +290,46 @@ fn everything(store: &Store) -> Result<Evidence, Error> {
     Ok(store.list(custody_store::Filter::default())?.into_iter().collect())
 }
 
-fn verify_file(args: &VerifyArgs, file: &Path) -> Result<(Report, Sha256), Error> {
-    let name = match (&args.name, file.file_name()) {
-        (Some(name), _) => name.clone(),
+/// A file that was judged.
+pub(super) struct Judged {
+    pub(super) report: Report,
+    pub(super) basis: Basis,
+    sha256: Sha256,
+}
+
+/// Judges one file, by the bundles beside it unless the arguments name other evidence.
+pub(super) fn judge_file(
+    file: &Path,
+    name: Option<&str>,
+    from: &EvidenceArgs,
+    expect: &ExpectArgs,
+) -> Result<Judged, Error> {
+    let name = match (name, file.file_name()) {
+        (Some(name), _) => name.to_owned(),
         (None, Some(name)) => name.to_string_lossy().into_owned(),
         (None, None) => return Err(Error::Usage(format!("{} is no file", file.display()))),
     };
     let hash = |sha512| hash_file(file, sha512).map_err(Error::io(file));
     let (digests, size) = hash(false)?;
-    let basis = match &args.evidence.store {
-        Some(dir) => Basis::from_store(&args.evidence, dir, &digests)?,
-        None if args.evidence.bundles.is_empty() => {
-            Basis::from_bundles(&args.evidence, &beside(file)?)?
-        }
-        None => Basis::from_bundles(&args.evidence, &args.evidence.bundles)?,
+    let basis = match &from.store {
+        Some(dir) => Basis::from_store(from, dir, Some(&digests))?,
+        None if from.bundles.is_empty() => Basis::from_bundles(from, &beside(file)?)?,
+        None => Basis::from_bundles(from, &from.bundles)?,
     };
-    let asked = args.expect.expectation();
-    let named = args.evidence.store.is_some() || !args.expect.names_no_release();
+    let asked = expect.expectation();
+    let named = from.store.is_some() || !expect.names_no_release();
     let expect = if named { asked } else { Expectation { step: asked.step, ..basis.speaks_for() } };
     let judge = |digests, size| {
         basis.judge(Subject::Artifact { name: name.clone(), digests, size }, expect.clone())
     };
-    let report = judge(digests, size)?;
+    let mut report = judge(digests, size)?;
     // SHA-512 costs more than twice as much: it is computed where somebody recorded it
     let recorded = |artifact: &Artifact| artifact.digests.sha512.is_some();
     if report.accepted().is_some_and(|accepted| accepted.artifacts().iter().any(recorded)) {
         let (digests, size) = hash(true)?;
-        return Ok((judge(digests, size)?, digests.sha256));
+        report = judge(digests, size)?;
     }
-    Ok((report, digests.sha256))
+    Ok(Judged { report, sha256: digests.sha256, basis })
 }
 
 /// The bundles that lie beside a file. They are evidence like any other: nothing in them is believed.

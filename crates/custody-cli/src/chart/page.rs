@@ -1,0 +1,2 @@
+use super::Story;
+pub(crate) fn page(_: &Story<'_>) -> String { String::new() }
