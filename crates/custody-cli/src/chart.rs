@@ -129,7 +129,9 @@ enum Detail {
 impl Chart {
     /// The chart of a report, in as much detail as can be looked at.
     pub(crate) fn of(story: &Story<'_>) -> Self {
-        let drawn = |detail| Builder { story, detail, chart: Self::default(), places: BTreeMap::new() }.chart();
+        let drawn = |detail| {
+            Builder { story, detail, chart: Self::default(), places: BTreeMap::new() }.chart()
+        };
         let chart = drawn(Detail::Steps);
         if chart.groups.len() <= MAX_BOXES {
             return chart;
@@ -186,7 +188,8 @@ impl Builder<'_, '_> {
     fn chart(mut self) -> Chart {
         let lanes = self.lanes();
         let lane_of = |task: Option<StatementId>| {
-            let authorization = task.and_then(|id| self.story.task(id)).map(|task| task.authorization);
+            let authorization =
+                task.and_then(|id| self.story.task(id)).map(|task| task.authorization);
             lanes.get(&authorization).or_else(|| lanes.get(&None)).copied()
         };
         let mut boxes: BTreeMap<StatementId, usize> = BTreeMap::new();
@@ -194,7 +197,9 @@ impl Builder<'_, '_> {
         let manifests: Vec<_> = self.story.nodes(NodeKind::Manifest).collect();
         let placed: Vec<_> = manifests
             .iter()
-            .map(|(id, node)| (*id, *node, lane_of(self.story.manifest(*id).map(|manifest| manifest.task))))
+            .map(|(id, node)| {
+                (*id, *node, lane_of(self.story.manifest(*id).map(|manifest| manifest.task)))
+            })
             .collect();
         let open: Vec<_> = self
             .story
@@ -219,8 +224,11 @@ impl Builder<'_, '_> {
     /// The phases in the order in which people asked for them.
     fn lanes(&mut self) -> BTreeMap<Option<StatementId>, usize> {
         let whole = matches!(self.detail, Detail::Everything);
-        let mut lanes: Vec<(Option<Time>, Lane)> =
-            self.story.nodes(NodeKind::Authorization).map(|(id, node)| self.lane(id, node)).collect();
+        let mut lanes: Vec<(Option<Time>, Lane)> = self
+            .story
+            .nodes(NodeKind::Authorization)
+            .map(|(id, node)| self.lane(id, node))
+            .collect();
         lanes.sort_by_key(|(time, lane)| (*time, lane.id));
         let mut stray = Lane {
             id: None,
@@ -246,10 +254,14 @@ impl Builder<'_, '_> {
 
     fn lane(&self, id: StatementId, node: &Node) -> (Option<Time>, Lane) {
         let said = |word: &str| fact(node, word).unwrap_or_default().to_owned();
-        let request = self.story.authorization(id).and_then(|authorization| self.story.request(authorization.request));
+        let request = self
+            .story
+            .authorization(id)
+            .and_then(|authorization| self.story.request(authorization.request));
         let lane = Lane {
             id: Some(id),
-            title: request.map_or_else(|| node.title.clone(), |request| format!("phase {}", request.phase)),
+            title: request
+                .map_or_else(|| node.title.clone(), |request| format!("phase {}", request.phase)),
             release: said("release"),
             proposed: said("proposed by"),
             approved: said("approved by"),
@@ -274,10 +286,18 @@ impl Builder<'_, '_> {
     }
 
     /// Adds a document to the box of its like: same phase, same step, same end.
-    fn step(&mut self, id: StatementId, nodes: &[&Node], lane: Option<usize>, step: String, open: bool) -> usize {
+    fn step(
+        &mut self,
+        id: StatementId,
+        nodes: &[&Node],
+        lane: Option<usize>,
+        step: String,
+        open: bool,
+    ) -> usize {
         let authority = lane.and_then(|lane| self.chart.lanes.get(lane));
         let found = nodes.iter().flat_map(|node| node.findings()).map(|(_, refusal)| refusal.code);
-        let codes: BTreeSet<Code> = found.chain(authority.iter().flat_map(|lane| lane.codes.iter().copied())).collect();
+        let codes: BTreeSet<Code> =
+            found.chain(authority.iter().flat_map(|lane| lane.codes.iter().copied())).collect();
         let state = match (codes.is_empty(), open) {
             (false, _) => State::Refused,
             (true, true) => State::Open,
@@ -299,12 +319,16 @@ impl Builder<'_, '_> {
             return self.step(id, &[node], lane, "manifest that cannot be read".into(), false);
         };
         let manifest = manifest.clone();
-        let nodes: Vec<&Node> = [node].into_iter().chain(self.story.documents.get(manifest.task)).collect();
+        let nodes: Vec<&Node> =
+            [node].into_iter().chain(self.story.documents.get(manifest.task)).collect();
         let place = self.step(id, &nodes, lane, manifest.step.to_string(), false);
         if let Some(group) = self.chart.groups.get_mut(place) {
             group.machines.extend(fact(node, "performed by").map(ToOwned::to_owned));
             group.artifacts += manifest.artifacts.len();
-            group.bytes += manifest.artifacts.iter().fold(0, |sum, artifact| u64::saturating_add(sum, artifact.size));
+            group.bytes += manifest
+                .artifacts
+                .iter()
+                .fold(0, |sum, artifact| u64::saturating_add(sum, artifact.size));
             group.places.extend(manifest.destination.clone());
         }
         self.origins(place, &manifest, lane);
@@ -312,7 +336,10 @@ impl Builder<'_, '_> {
     }
 
     fn open_task(&mut self, id: StatementId, node: &Node, lane: Option<usize>) -> usize {
-        let step = self.story.task(id).map_or_else(|| "task that cannot be read".into(), |task| task.step.to_string());
+        let step = self
+            .story
+            .task(id)
+            .map_or_else(|| "task that cannot be read".into(), |task| task.step.to_string());
         self.step(id, &[node], lane, step, true)
     }
 
@@ -322,12 +349,18 @@ impl Builder<'_, '_> {
             let from = self.group(lane, Kind::Source, State::Plain, source.to_string());
             *self.chart.edges.entry((from, place)).or_default() += 1;
         }
-        let pinned = manifest.inputs.iter().filter(|input| matches!(input.origin, InputOrigin::External(_)));
+        let pinned =
+            manifest.inputs.iter().filter(|input| matches!(input.origin, InputOrigin::External(_)));
         let (count, bytes) = pinned.fold((0, 0), |(count, bytes), input| {
             (count + 1, u64::saturating_add(bytes, input.artifact.size))
         });
         if count > 0 {
-            let from = self.group(lane, Kind::External, State::Plain, format!("external files of {}", manifest.step));
+            let from = self.group(
+                lane,
+                Kind::External,
+                State::Plain,
+                format!("external files of {}", manifest.step),
+            );
             *self.chart.edges.entry((from, place)).or_default() += 1;
             if let Some(group) = self.chart.groups.get_mut(from) {
                 group.artifacts += count;
@@ -354,7 +387,9 @@ impl Builder<'_, '_> {
 
     /// What was asked about stands at the end, where it rests on something.
     fn subject(&mut self, boxes: &BTreeMap<StatementId, usize>) {
-        let Some(node) = self.story.report.nodes.first().filter(|node| node.kind == NodeKind::Subject) else {
+        let Some(node) =
+            self.story.report.nodes.first().filter(|node| node.kind == NodeKind::Subject)
+        else {
             return;
         };
         let is_file = fact(node, "sha256").is_some();

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Chart, Kind};
 
 /// Width of every box, in pixels.
-pub(super) const BOX_WIDTH: i64 = 236;
+pub(super) const BOX_WIDTH: i64 = 220;
 /// Between the columns of one phase.
-const COLUMN_GAP: i64 = 72;
+const COLUMN_GAP: i64 = 60;
 /// Between a phase's edge and its boxes.
 const PADDING: i64 = 22;
 /// Between phases, and around everything.
@@ -19,7 +19,9 @@ const BOX_GAP: i64 = 30;
 /// Around a line that passes a column.
 const BEND_GAP: i64 = 18;
 /// How often rows are put in order, forth and back.
-const SWEEPS: usize = 12;
+const SWEEPS: usize = 16;
+/// Crossings of more lines than this between two columns are not counted.
+const MAX_COUNTED: usize = 400;
 /// With more bends than this, lines go straight.
 const MAX_BENDS: usize = 20_000;
 
@@ -36,7 +38,6 @@ pub(super) struct Rect {
 #[derive(Clone, Debug)]
 pub(super) struct Line {
     pub(super) from: usize,
-    pub(super) to: usize,
     pub(super) weight: usize,
     /// In pairs: from the first of each to the second it is curved, from there to the next straight.
     pub(super) points: Vec<(i64, i64)>,
@@ -71,6 +72,20 @@ impl Item {
     }
 }
 
+/// How wide the inside of each lane is.
+pub(super) fn widths(chart: &Chart) -> Vec<i64> {
+    let (columns, _) = columns(chart);
+    let inside = |lane: usize| {
+        let groups = chart.groups.iter().zip(&columns);
+        let used: BTreeSet<usize> = groups
+            .filter(|(group, _)| group.lane == Some(lane))
+            .map(|(_, column)| *column)
+            .collect();
+        count(used.len()) * (BOX_WIDTH + COLUMN_GAP) - COLUMN_GAP
+    };
+    (0..chart.lanes.len()).map(inside).collect()
+}
+
 /// Places boxes of these heights below headers of one height.
 pub(super) fn place(chart: &Chart, heights: &[i64], header: i64) -> Layout {
     let (columns, count) = columns(chart);
@@ -103,7 +118,7 @@ pub(super) fn place(chart: &Chart, heights: &[i64], header: i64) -> Layout {
 
 /// The column of each box, and how many there are: phases one after the other, and within a phase each
 /// box right of all that it rests on.
-fn columns(chart: &Chart) -> (Vec<usize>, usize) {
+pub(super) fn columns(chart: &Chart) -> (Vec<usize>, usize) {
     let lanes = chart.lanes.len() + 1;
     let lane = |group: usize| chart.groups[group].lane.unwrap_or(lanes - 1);
     let between = chart.edges.keys().map(|(from, to)| (lane(*from), lane(*to)));
@@ -180,8 +195,9 @@ fn routes(chart: &Chart, columns: &[usize], items: &mut Vec<Item>) -> Vec<Vec<us
 }
 
 /// Puts each column in the order of what stands before it, and then of what stands after it, again and
-/// again, so that fewer lines cross.
-fn order(rows: &mut [Vec<usize>], items: &[Item]) {
+/// again, and keeps the order in which the fewest lines cross.
+fn order(rows: &mut Vec<Vec<usize>>, items: &[Item]) {
+    let mut best = (crossings(rows, items), rows.clone());
     let mut rank = vec![0_i64; items.len()];
     let number = |rank: &mut Vec<i64>, row: &[usize]| {
         for (i, item) in (0_i64..).zip(row) {
@@ -203,7 +219,31 @@ fn order(rows: &mut [Vec<usize>], items: &[Item]) {
             rows[column].sort_by_key(key);
             number(&mut rank, &rows[column]);
         }
+        let crossed = crossings(rows, items);
+        if crossed < best.0 {
+            best = (crossed, rows.clone());
+        }
     }
+    *rows = best.1;
+}
+
+/// How many pairs of lines cross between the columns; not counted where there are too many lines for
+/// anybody to see.
+fn crossings(rows: &[Vec<usize>], items: &[Item]) -> usize {
+    let mut place = vec![0; items.len()];
+    for row in rows {
+        row.iter().enumerate().for_each(|(i, item)| place[*item] = i);
+    }
+    let crossed = |row: &Vec<usize>| {
+        let ends = row.iter().flat_map(|item| items[*item].after.iter().map(|to| (*item, *to)));
+        let ends: Vec<(usize, usize)> = ends.map(|(from, to)| (place[from], place[to])).collect();
+        if ends.len() > MAX_COUNTED {
+            return 0;
+        }
+        let cross = |a: &(usize, usize), b: &(usize, usize)| a.0 < b.0 && a.1 > b.1;
+        ends.iter().map(|a| ends.iter().filter(|b| cross(a, b)).count()).sum()
+    };
+    rows.iter().map(crossed).sum::<usize>()
 }
 
 /// Gives each item the height at which its lines are straightest without leaving its order.
@@ -340,7 +380,7 @@ fn lines(chart: &Chart, items: &[Item], routes: &[Vec<usize>], lefts: &[i64]) ->
             points.extend([(x, y), (x + BOX_WIDTH, y)]);
         }
         points.push((lefts[items[to].column], coming[i]));
-        Line { from, to, weight: *weight, points }
+        Line { from, weight: *weight, points }
     };
     chart.edges.iter().zip(routes).enumerate().map(line).collect()
 }

@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use custody_core::envelope::{Envelope, Payload as _, StatementId};
-use custody_core::statement::{
-    Authorization, Manifest, Origin, Request, Signoff, Statement, Task,
-};
+use custody_core::statement::{Authorization, Manifest, Origin, Request, Signoff, Statement, Task};
 use custody_verify::report::{Node, NodeKind};
 use custody_verify::{Evidence, Report};
 
@@ -22,8 +20,12 @@ pub(crate) struct Story<'r> {
 
 impl<'r> Story<'r> {
     pub(crate) fn of(report: &'r Report, evidence: &'r Evidence) -> Self {
-        let named: BTreeSet<StatementId> =
-            report.nodes.iter().flat_map(|node| node.id.iter().chain(&node.rests_on)).copied().collect();
+        let named: BTreeSet<StatementId> = report
+            .nodes
+            .iter()
+            .flat_map(|node| node.id.iter().chain(&node.rests_on))
+            .copied()
+            .collect();
         let read = |id: StatementId| {
             let envelope = evidence.get(id)?;
             Some((id, Statement::parse(envelope.unverified_payload()).ok()?))

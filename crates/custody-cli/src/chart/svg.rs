@@ -1,6 +1,6 @@
 //! A chart as SVG.
 
-use super::layout::{BOX_WIDTH, Layout, Line, Rect, place};
+use super::layout::{BOX_WIDTH, Layout, Line, Rect, place, widths};
 use super::markup::Markup;
 use super::words::{counted, number, size, wrap};
 use super::{Chart, Group, Kind, Lane, State};
@@ -82,7 +82,8 @@ pub(super) fn drawing(chart: &Chart, title: &str, in_page: bool) -> Markup {
     let bodies: Vec<Vec<Text>> = chart.groups.iter().map(|group| body(group, room)).collect();
     let heights: Vec<i64> =
         bodies.iter().map(|body| body.iter().map(step).sum::<i64>() + 22).collect();
-    let headers: Vec<Vec<Text>> = chart.lanes.iter().map(|lane| header(lane, BOX_WIDTH)).collect();
+    let lanes = chart.lanes.iter().zip(widths(chart));
+    let headers: Vec<Vec<Text>> = lanes.map(|(lane, width)| header(lane, width)).collect();
     let header_height = |header: &Vec<Text>| header.iter().map(step).sum::<i64>() + 10;
     let used = |lane: usize| chart.groups.iter().any(|group| group.lane == Some(lane));
     let tallest = headers.iter().enumerate().filter(|(lane, _)| used(*lane));
@@ -104,7 +105,9 @@ pub(super) fn drawing(chart: &Chart, title: &str, in_page: bool) -> Markup {
         }
     }
     lines(&mut svg, chart, &layout);
-    for (i, ((group, rect), body)) in chart.groups.iter().zip(&layout.boxes).zip(&bodies).enumerate() {
+    for (i, ((group, rect), body)) in
+        chart.groups.iter().zip(&layout.boxes).zip(&bodies).enumerate()
+    {
         let linked = in_page && group.kind == Kind::Step;
         if linked {
             svg.raw("<a href=\"#group-").text(i).raw("\">");
@@ -124,6 +127,8 @@ fn header(lane: &Lane, room: i64) -> Vec<Text> {
     header.extend(texts("", TEXT, &lane.release, room, 2));
     for (word, said) in [("approved by", &lane.approved), ("proposed by", &lane.proposed)] {
         if !said.is_empty() {
+            // a name and its role stay together
+            let said = said.replace(" (", "\u{a0}(");
             header.extend(texts("", TEXT, &format!("{word} {said}"), room, 4));
         }
     }
@@ -144,7 +149,7 @@ fn body(group: &Group, room: i64) -> Vec<Text> {
     if group.kind == Kind::Source {
         let (repository, revision) = group.title.split_once(" @ ").unwrap_or((&group.title, ""));
         more(repository, 2);
-        more(&revision.chars().take(40).collect::<String>(), 2);
+        more(&revision.chars().take(12).collect::<String>(), 1);
     }
     let machines: Vec<&str> = group.machines.iter().map(String::as_str).collect();
     match machines.as_slice() {
@@ -224,7 +229,12 @@ fn boxed(svg: &mut Markup, group: &Group, place: Rect, body: &[Text]) {
         rect(svg, "box", Rect { x: place.x + i * BEHIND, y: place.y + i * BEHIND, ..place }, 6);
     }
     rect(svg, "box", place, 6);
-    rect(svg, "bar", Rect { x: place.x + 5, y: place.y + 8, width: 4, height: place.height - 16 }, 2);
+    rect(
+        svg,
+        "bar",
+        Rect { x: place.x + 5, y: place.y + 8, width: 4, height: place.height - 16 },
+        2,
+    );
     write_texts(svg, place.x + INSET, place.y + 7, body);
     svg.raw("</g>");
 }

@@ -8,7 +8,8 @@ pub(super) fn width(text: &str, size: i64) -> i64 {
         'f' | 'r' | 't' | 'I' | '(' | ')' | '[' | ']' | '/' | '-' => 420,
         'm' | 'w' | 'M' | 'W' | '@' | '%' | '—' | '…' => 940,
         'A'..='Z' | '_' | '→' | '✓' | '✗' | '×' | '+' | '=' => 720,
-        _ if c.is_ascii() => 590,
+        _ if c.is_ascii() => 620,
+        '\u{a0}' => 320,
         _ => 1000,
     };
     text.chars().map(thousandths).sum::<i64>() * size / 1000
@@ -21,9 +22,9 @@ pub(super) fn wrap(text: &str, size: i64, room: i64, most: usize) -> Vec<String>
     let words = text.split(' ').filter(|word| !word.is_empty());
     for word in words {
         for piece in pieces(word, size, room) {
-            let last = lines.last_mut().filter(|last| {
-                last.is_empty() || width(&format!("{last} {piece}"), size) <= room
-            });
+            let last = lines
+                .last_mut()
+                .filter(|last| last.is_empty() || width(&format!("{last} {piece}"), size) <= room);
             match last {
                 Some(last) if last.is_empty() => *last = piece,
                 Some(last) => *last = format!("{last} {piece}"),
@@ -41,13 +42,20 @@ pub(super) fn wrap(text: &str, size: i64, room: i64, most: usize) -> Vec<String>
     lines
 }
 
-/// A word, or parts of one that is too long.
+/// A word, or parts of one that is too long: broken after a slash where that is not too early.
 fn pieces(word: &str, size: i64, room: i64) -> Vec<String> {
     let mut pieces = vec![String::new()];
     for c in word.chars() {
         match pieces.last_mut().filter(|piece| width(&format!("{piece}{c}"), size) <= room) {
             Some(piece) => piece.push(c),
-            None => pieces.push(c.into()),
+            None => {
+                let last = pieces.last_mut().map(|last| {
+                    let slash = last.rfind('/').map_or(0, |slash| slash + 1);
+                    let at = if slash > last.len() / 2 { slash } else { last.len() };
+                    last.split_off(at)
+                });
+                pieces.push(last.unwrap_or_default() + c.encode_utf8(&mut [0; 4]));
+            }
         }
     }
     pieces
@@ -94,7 +102,9 @@ mod tests {
     #[test]
     fn no_line_is_wider_than_its_room() {
         let long = "https://example.org/".repeat(9);
-        for text in ["a b c", "approved by bob (releng), carol (releng)", long.as_str(), "", "日本語"] {
+        for text in
+            ["a b c", "approved by bob (releng), carol (releng)", long.as_str(), "", "日本語"]
+        {
             for most in [1, 2, 40] {
                 let lines = wrap(text, 12, 100, most);
                 assert!(!lines.is_empty() && lines.len() <= most, "{lines:?}");

@@ -122,7 +122,10 @@ fn documents(
     }
     if found.len() > 1 {
         let listed: Vec<String> = found.keys().map(ToString::to_string).collect();
-        let text = format!("several releases are there: {}; name one with --version and the like", listed.join("; "));
+        let text = format!(
+            "several releases are there: {}; name one with --version and the like",
+            listed.join("; ")
+        );
         return Err(Error::Usage(text));
     }
     let (release, roots) = found.pop_first().ok_or_else(|| {

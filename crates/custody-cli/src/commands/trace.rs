@@ -1,4 +1,6 @@
 //! stub
 #[derive(clap::Args, Debug)]
 pub(crate) struct TraceArgs {}
-pub(crate) fn run(_: &TraceArgs, _: &crate::ui::Ui) -> Result<(), crate::error::Error> { Ok(()) }
+pub(crate) fn run(_: &TraceArgs, _: &crate::ui::Ui) -> Result<(), crate::error::Error> {
+    Ok(())
+}
