@@ -401,6 +401,6 @@ fn checks(page: &mut Markup, story: &Story<'_>) {
         check_marks(page, subject);
         page.raw("</p>\n");
     }
-    let documents = counted(story.report.nodes.len(), "document", "documents");
+    let documents = counted(story.report.nodes.len().saturating_sub(1), "document", "documents");
     page.element("<p class=\"quiet\">", documents, " were judged.</p>\n");
 }

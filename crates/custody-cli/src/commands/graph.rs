@@ -53,7 +53,7 @@ pub(crate) fn run(args: &GraphArgs, ui: &Ui) -> Result<(), Error> {
         let said = format!(
             "{GOOD}{}{GOOD:#}: {} documents in {} boxes, {refused} findings",
             report.question,
-            report.nodes.len(),
+            report.nodes.iter().filter(|node| node.id.is_some()).count(),
             chart.boxes()
         );
         ui.result(&said, || summary(&report, &chart));

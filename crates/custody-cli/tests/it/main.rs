@@ -2,12 +2,15 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what goes wrong in a test fails it")]
 
 mod chain;
+mod draft;
 mod gates;
 mod openssh;
 mod path;
+mod pictures;
 mod policy;
 mod publish;
 mod run_all;
 mod talk;
+mod trace;
 mod verify;
 mod world;

@@ -5,8 +5,15 @@ use std::collections::BTreeSet;
 use super::seen::{Phase, Principal, Product, Seen, Step};
 use crate::tree::shown;
 
-/// The role that the draft gives to people who proposed.
-const PROPOSERS: &str = "proposers";
+/// The role that the draft gives to people who proposed; no role of the evidence has this name.
+fn proposers(seen: &Seen) -> String {
+    let mut name = String::from("proposers");
+    while seen.roles.contains_key(&name) {
+        name.push('2');
+    }
+    name
+}
+
 const DAY: u64 = 86_400;
 
 pub(super) fn draft(seen: &Seen, statements: usize) -> String {
@@ -18,14 +25,14 @@ pub(super) fn draft(seen: &Seen, statements: usize) -> String {
         text += &principal("machines", name, machine);
     }
     text += "\n# Who approved in which role, and who proposed. Who is missing? Who should not be here?\n";
-    let proposers = Some((PROPOSERS.to_owned(), seen.proposers.clone()));
+    let proposers = Some((proposers(seen), seen.proposers.clone()));
     let proposers = proposers.filter(|(_, people)| !people.is_empty());
     let roles = seen.roles.iter().map(|(name, people)| (name.clone(), people.clone()));
     for (name, people) in roles.chain(proposers) {
         text += &format!("[roles.{}]\nmembers = {}\n", key(&name), list(&people));
     }
     for (name, product) in &seen.products {
-        text += &self::product(name, product);
+        text += &self::product(name, product, &self::proposers(seen));
     }
     text
 }
@@ -80,12 +87,12 @@ fn principal(kind: &str, name: &str, principal: &Principal) -> String {
     format!("[{kind}.{}]\nkeys = [{}]\n", key(name), keys.join(", "))
 }
 
-fn product(name: &str, product: &Product) -> String {
+fn product(name: &str, product: &Product, proposers: &str) -> String {
     let table = format!("products.{}", key(name));
     let source = product.sources.first().cloned().unwrap_or_default();
     let mut propose: BTreeSet<String> = product.proposing.clone();
     if product.people_propose {
-        propose.insert(PROPOSERS.into());
+        propose.insert(proposers.into());
     }
     let mut text = format!(
         "\n[{table}]\nsource = {}\n{}channels = {}\ndesk = {}\npropose = {}\n# Who may decide what is in doubt; nothing in the evidence says.\nresolve = [\"FILL-IN-role-that-resolves\"]\n",
