@@ -93,8 +93,10 @@ impl Walk {
 
     fn whoever_names(&mut self, db: &Transaction<'_>, id: StatementId) -> Result<(), Fault> {
         if self.named.insert(id.0) {
+            // all policies name one digest, to be found together; none descends from it
+            let is_link = |relation: Relation| relation.is_walked() && relation != Relation::Policy;
             let walked =
-                incoming(db, &id.0)?.into_iter().filter(|(relation, _)| relation.is_walked());
+                incoming(db, &id.0)?.into_iter().filter(|(relation, _)| is_link(*relation));
             for (relation, source) in walked {
                 self.reach(source, Because::Names(relation, id));
             }

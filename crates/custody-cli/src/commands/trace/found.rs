@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use custody_core::digest::Sha256;
-use custody_core::envelope::{Envelope, Payload as _, Signer, StatementId};
+use custody_core::envelope::{Envelope, Payload as _, PolicyText, Signer, StatementId};
 use custody_core::json::Value;
 use custody_core::statement::{Artifact, Label, Manifest, Stage, Statement, Task};
 use custody_core::time::Time;
@@ -172,7 +172,11 @@ impl<'s> Desk<'s> {
         let statement = parsed(envelope);
         let mut row = Row {
             id: envelope.id(),
-            kind: statement.as_ref().map_or("document of another kind", Statement::kind),
+            kind: match &statement {
+                Some(statement) => statement.kind(),
+                None if envelope.payload_type() == PolicyText::TYPE => "policy",
+                None => "document of another kind",
+            },
             title: String::new(),
             release: String::new(),
             place: None,
@@ -261,16 +265,25 @@ impl<'s> Desk<'s> {
 
     /// Whether a key of the pinned policies signed it, and whose.
     fn signed(&self, envelope: &Envelope) -> (bool, String) {
-        let signed = match envelope.open::<Statement>(self.policies.keyring()) {
-            Ok(signed) => signed,
-            Err(refusal) => return (false, refusal.code.meaning().into()),
-        };
+        if envelope.payload_type() == PolicyText::TYPE {
+            return match envelope.open::<PolicyText>(self.policies.keyring()) {
+                Ok(signed) => (true, self.whose(signed.signers(), None)),
+                Err(refusal) => (false, refusal.code.meaning().into()),
+            };
+        }
+        match envelope.open::<Statement>(self.policies.keyring()) {
+            Ok(signed) => (true, self.whose(signed.signers(), Some(signed.unverified()))),
+            Err(refusal) => (false, refusal.code.meaning().into()),
+        }
+    }
+
+    fn whose(&self, signers: &[Signer], statement: Option<&Statement>) -> String {
         let whose = |signer: &Signer| {
             let policies: Vec<_> = self.policies.iter().map(|(_, policy)| policy).collect();
             let owner = policies.iter().rev().find_map(|policy| policy.owner(&signer.key));
             let name = owner.map_or_else(|| signer.key.short(), Label::to_string);
             let revoked = self.policies.revocation(&signer.key).is_some();
-            let strange = owner.is_some_and(|owner| !self.may(signed.unverified(), owner));
+            let strange = owner.zip(statement).is_some_and(|(owner, said)| !self.may(said, owner));
             let remark = match (revoked, strange) {
                 (true, _) => ", whose key is revoked",
                 (false, true) => ", who may not do this",
@@ -278,8 +291,7 @@ impl<'s> Desk<'s> {
             };
             format!("signed by {name}{remark}")
         };
-        let whose: Vec<String> = signed.signers().iter().map(whose).collect();
-        (true, whose.join("; "))
+        signers.iter().map(whose).collect::<Vec<_>>().join("; ")
     }
 
     /// Whether some policy lets the principal do such a thing at all.

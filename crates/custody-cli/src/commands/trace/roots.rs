@@ -5,7 +5,7 @@ use std::path::Path;
 
 use custody_core::digest::Sha256;
 use custody_core::encoding::base64;
-use custody_core::envelope::{Envelope, Keyring, Payload as _, Signature, StatementId};
+use custody_core::envelope::{Envelope, Keyring, Payload as _, PolicyText, Signature, StatementId};
 use custody_core::key::{KeyId, PublicKey};
 use custody_core::sshsig::SshSignature;
 use custody_core::statement::{Label, Statement};
@@ -53,7 +53,7 @@ pub(super) fn roots(
     let wanted: BTreeSet<KeyId> = keys.iter().map(|key| key.id).collect();
     let signed = |envelope: &Envelope| {
         envelope.signatures().iter().any(|signature| claims(signature, &wanted))
-            || (!keys.is_empty() && envelope.open::<Statement>(&keyring).is_ok())
+            || (!keys.is_empty() && is_signed(envelope, &keyring))
     };
     let means = |envelope: &Envelope| {
         let statement = Statement::parse(envelope.unverified_payload()).ok();
@@ -69,6 +69,11 @@ pub(super) fn roots(
         keep_since(&mut roots, store, &all, since)?;
     }
     Ok(roots)
+}
+
+/// Whether one of these keys signed, whatever the signature says of itself.
+fn is_signed(envelope: &Envelope, keyring: &Keyring) -> bool {
+    envelope.open::<Statement>(keyring).is_ok() || envelope.open::<PolicyText>(keyring).is_ok()
 }
 
 /// A key that is meant; where only its id is known, signatures that claim it are.
