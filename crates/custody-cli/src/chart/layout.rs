@@ -110,7 +110,9 @@ pub(super) fn place(chart: &Chart, heights: &[i64], header: i64) -> Layout {
     settle(&rows, &mut items);
     let top = items.iter().map(|item| item.top).min().unwrap_or_default();
     let first = MARGIN + header + PADDING;
-    items.iter_mut().for_each(|item| item.top += first - top);
+    for item in &mut items {
+        item.top += first - top;
+    }
     let bottom = items.iter().map(|item| item.top + item.height).max().unwrap_or(first);
     let height = bottom + PADDING + MARGIN;
     draw(chart, &columns, &items, &routes, height)
@@ -143,7 +145,9 @@ pub(super) fn columns(chart: &Chart) -> (Vec<usize>, usize) {
             (0..chart.groups.len()).filter(|group| lane(*group) == wanted).collect();
         let used: BTreeSet<usize> = of_lane.iter().map(|group| depth[*group]).collect();
         let dense: BTreeMap<usize, usize> = used.into_iter().zip(start..).collect();
-        of_lane.iter().for_each(|group| depth[*group] = dense[&depth[*group]]);
+        for group in of_lane {
+            depth[group] = dense[&depth[group]];
+        }
         start += dense.len();
     }
     (depth, start)
@@ -153,7 +157,9 @@ pub(super) fn columns(chart: &Chart) -> (Vec<usize>, usize) {
 /// smallest comes first too.
 fn sorted(count: usize, edges: &BTreeSet<(usize, usize)>) -> Vec<usize> {
     let mut missing = vec![0_usize; count];
-    edges.iter().for_each(|(_, to)| missing[*to] += 1);
+    for (_, to) in edges {
+        missing[*to] += 1;
+    }
     let mut left: BTreeSet<usize> = (0..count).collect();
     let mut ready: BTreeSet<usize> = left.iter().copied().filter(|i| missing[*i] == 0).collect();
     let mut order = Vec::new();
@@ -204,7 +210,9 @@ fn order(rows: &mut Vec<Vec<usize>>, items: &[Item]) {
             rank[*item] = i * 1000 + 500 * (1 - count(row.len()));
         }
     };
-    rows.iter().for_each(|row| number(&mut rank, row));
+    for row in rows.iter() {
+        number(&mut rank, row);
+    }
     for sweep in 0..SWEEPS {
         let forth = sweep % 2 == 0;
         let columns: Vec<usize> =
@@ -254,7 +262,9 @@ fn settle(rows: &[Vec<usize>], items: &mut [Item]) {
             items[*item].top = next;
             next += items[*item].height + items[*item].gap;
         }
-        row.iter().for_each(|item| items[*item].top -= next / 2);
+        for item in row {
+            items[*item].top -= next / 2;
+        }
     }
     for sweep in 0..SWEEPS {
         let forth = sweep % 2 == 1;
@@ -372,15 +382,15 @@ fn lines(chart: &Chart, items: &[Item], routes: &[Vec<usize>], lefts: &[i64]) ->
         ports
     };
     let (leaving, coming) = (ports(leaving), ports(coming));
-    let line = |(i, ((edge, weight), route)): (usize, ((&(usize, usize), &usize), &Vec<usize>))| {
-        let (from, to) = *edge;
-        let mut points = vec![(lefts[items[from].column] + BOX_WIDTH, leaving[i])];
+    let mut lines = Vec::new();
+    for (i, (((from, to), weight), route)) in chart.edges.iter().zip(routes).enumerate() {
+        let mut points = vec![(lefts[items[*from].column] + BOX_WIDTH, leaving[i])];
         for bend in &route[1..route.len() - 1] {
             let (x, y) = (lefts[items[*bend].column], items[*bend].middle());
             points.extend([(x, y), (x + BOX_WIDTH, y)]);
         }
-        points.push((lefts[items[to].column], coming[i]));
-        Line { from, weight: *weight, points }
-    };
-    chart.edges.iter().zip(routes).enumerate().map(line).collect()
+        points.push((lefts[items[*to].column], coming[i]));
+        lines.push(Line { from: *from, weight: *weight, points });
+    }
+    lines
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use custody_core::digest::{Digests, Hasher};
 use custody_core::encoding::base64;
-use custody_core::envelope::StatementId;
+use custody_core::envelope::{Envelope, StatementId};
 use custody_core::sshsig::SshSignature;
 use custody_verify::report::{Node, NodeKind, Outcome, Rule};
 
@@ -115,21 +115,17 @@ fn row(page: &mut Markup, name: &'static str, value: &str) {
 
 fn verdict(page: &mut Markup, story: &Story<'_>) {
     let report = story.report;
-    match report.accepted() {
-        Some(accepted) => {
-            page.raw("<header class=\"good\">\n<p class=\"verdict\">✓ Accepted</p>\n");
-            page.element("<h1>", &report.question, "</h1>\n");
-            page.element("<p>It is of <b>", accepted.release(), "</b>. ");
-            page.raw("Every step from the source to this file is explained, and was done by machines and allowed by people that the policy names.</p>\n");
-        }
-        None => {
-            page.raw("<header class=\"bad\">\n<p class=\"verdict\">✗ Refused</p>\n");
-            page.element("<h1>", &report.question, "</h1>\n");
-            let codes: Vec<String> = report.codes().iter().map(ToString::to_string).collect();
-            let why =
-                if codes.is_empty() { "nothing was verified".into() } else { codes.join(", ") };
-            page.element("<p><b>", why, "</b>. Do not use it before this is cleared up.</p>\n");
-        }
+    if let Some(accepted) = report.accepted() {
+        page.raw("<header class=\"good\">\n<p class=\"verdict\">✓ Accepted</p>\n");
+        page.element("<h1>", &report.question, "</h1>\n");
+        page.element("<p>It is of <b>", accepted.release(), "</b>. ");
+        page.raw("Every step from the source to this file is explained, and was done by machines and allowed by people that the policy names.</p>\n");
+    } else {
+        page.raw("<header class=\"bad\">\n<p class=\"verdict\">✗ Refused</p>\n");
+        page.element("<h1>", &report.question, "</h1>\n");
+        let codes: Vec<String> = report.codes().iter().map(ToString::to_string).collect();
+        let why = if codes.is_empty() { "nothing was verified".into() } else { codes.join(", ") };
+        page.element("<p><b>", why, "</b>. Do not use it before this is cleared up.</p>\n");
     }
     page.raw("<dl>\n");
     for (name, word) in [("SHA-256", "sha256"), ("size", "size")] {
@@ -275,7 +271,7 @@ fn person(
 ) {
     page.element("<tr><td><b>", name, "</b></td>").element("<td>", role, "</td>");
     page.element("<td>", did, "</td>").element("<td>", when, "</td><td><code>");
-    let signatures = story.envelope(id).map(|envelope| envelope.signatures()).unwrap_or_default();
+    let signatures = story.envelope(id).map(Envelope::signatures).unwrap_or_default();
     for signature in signatures {
         match SshSignature::parse(&signature.sig) {
             Ok(ssh) => page.text(format!(

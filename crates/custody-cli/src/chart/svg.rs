@@ -154,11 +154,10 @@ fn body(group: &Group, room: i64) -> Vec<Text> {
     let machines: Vec<&str> = group.machines.iter().map(String::as_str).collect();
     match machines.as_slice() {
         [] => {}
-        [few @ ..] if few.len() <= 3 => more(&format!("by {}", few.join(", ")), 2),
-        [first, second, rest @ ..] => {
-            more(&format!("by {first}, {second} and {} more", rest.len()), 2);
+        [first, second, _, rest @ ..] if !rest.is_empty() => {
+            more(&format!("by {first}, {second} and {} more", rest.len() + 1), 2);
         }
-        [one] => more(&format!("by {one}"), 2),
+        few => more(&format!("by {}", few.join(", ")), 2),
     }
     if group.artifacts > 0 {
         let artifacts = counted(group.artifacts, "file", "files");

@@ -46,17 +46,16 @@ pub(super) fn wrap(text: &str, size: i64, room: i64, most: usize) -> Vec<String>
 fn pieces(word: &str, size: i64, room: i64) -> Vec<String> {
     let mut pieces = vec![String::new()];
     for c in word.chars() {
-        match pieces.last_mut().filter(|piece| width(&format!("{piece}{c}"), size) <= room) {
-            Some(piece) => piece.push(c),
-            None => {
-                let last = pieces.last_mut().map(|last| {
-                    let slash = last.rfind('/').map_or(0, |slash| slash + 1);
-                    let at = if slash > last.len() / 2 { slash } else { last.len() };
-                    last.split_off(at)
-                });
-                pieces.push(last.unwrap_or_default() + c.encode_utf8(&mut [0; 4]));
-            }
+        let fits = |piece: &&mut String| width(&format!("{piece}{c}"), size) <= room;
+        if let Some(piece) = pieces.last_mut().filter(fits) {
+            piece.push(c);
+            continue;
         }
+        let last = pieces.last_mut().map(|last| {
+            let slash = last.rfind('/').map_or(0, |slash| slash + 1);
+            last.split_off(if slash > last.len() / 2 { slash } else { last.len() })
+        });
+        pieces.push(last.unwrap_or_default() + c.encode_utf8(&mut [0; 4]));
     }
     pieces
 }

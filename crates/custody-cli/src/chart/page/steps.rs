@@ -63,13 +63,12 @@ fn documents(page: &mut Markup, story: &Story<'_>, group: &Group) {
     }
     for id in &group.documents {
         let Some(node) = story.documents.get(*id) else { continue };
-        match story.manifest(*id) {
-            Some(manifest) => run(page, story, (*id, node), manifest, !folded),
-            None => {
-                page.raw("<p><code>").text(id).raw("</code> ");
-                check_marks(page, node);
-                page.raw("</p>\n");
-            }
+        if let Some(manifest) = story.manifest(*id) {
+            run(page, story, (*id, node), manifest, !folded);
+        } else {
+            page.raw("<p><code>").text(id).raw("</code> ");
+            check_marks(page, node);
+            page.raw("</p>\n");
         }
     }
     if folded {

@@ -40,7 +40,7 @@ pub(super) fn draft(seen: &Seen, statements: usize) -> String {
 fn head(seen: &Seen, statements: usize) -> String {
     let releases: String =
         seen.releases.iter().take(20).map(|release| format!("#   {}\n", shown(release))).collect();
-    let instance = seen.instances.first().map(String::as_str).unwrap_or("production");
+    let instance = seen.instances.first().map_or("production", String::as_str);
     let others = if seen.instances.len() > 1 {
         let all: Vec<String> = seen.instances.iter().map(|name| shown(name)).collect();
         format!("   # seen: {}; a policy is for one", all.join(", "))
