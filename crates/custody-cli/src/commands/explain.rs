@@ -89,7 +89,10 @@ fn catalogue() -> String {
 fn nearest(word: &str) -> Vec<&'static str> {
     let mut names: Vec<_> = Code::ALL
         .iter()
-        .map(|code| (distance(word, code.name()).saturating_sub(shared(word, code.name())), code))
+        .map(|code| {
+            let apart = i64::try_from(distance(word, code.name())).unwrap_or(i64::MAX);
+            (apart.saturating_sub(shared(word, code.name()).saturating_mul(2)), code)
+        })
         .collect();
     names.sort();
     names.into_iter().take(OFFERED).map(|(_, code)| code.name()).collect()
@@ -97,8 +100,9 @@ fn nearest(word: &str) -> Vec<&'static str> {
 
 /// How many letters the whole words of `word` that stand in `name` have: whoever remembers half a name
 /// means that half.
-fn shared(word: &str, name: &str) -> usize {
-    word.split('_').filter(|part| name.split('_').any(|other| other == *part)).map(str::len).sum()
+fn shared(word: &str, name: &str) -> i64 {
+    let whole = word.split('_').filter(|part| name.split('_').any(|other| other == *part));
+    i64::try_from(whole.map(str::len).sum::<usize>()).unwrap_or_default()
 }
 
 /// How many letters must be put in, taken out or changed (Levenshtein's distance).
