@@ -394,3 +394,86 @@ fn lines(chart: &Chart, items: &[Item], routes: &[Vec<usize>], lefts: &[i64]) ->
     }
     lines
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::{Group, Lane, State};
+    use super::*;
+
+    /// A chart of so many steps in two phases, with these edges.
+    fn chart(steps: usize, edges: &[(usize, usize)]) -> Chart {
+        let lane = Lane {
+            id: None,
+            title: "phase".into(),
+            release: String::new(),
+            proposed: String::new(),
+            approved: String::new(),
+            codes: BTreeSet::new(),
+        };
+        let group = |i: usize| {
+            Group::new(Kind::Step, Some(usize::from(i >= steps / 2)), i.to_string(), State::Passed)
+        };
+        Chart {
+            lanes: vec![lane.clone(), lane],
+            groups: (0..steps).map(group).collect(),
+            edges: edges.iter().map(|edge| (*edge, 1)).collect(),
+        }
+    }
+
+    fn placed(chart: &Chart) -> Layout {
+        place(chart, &vec![80; chart.groups.len()], 60)
+    }
+
+    fn overlap(one: &Rect, other: &Rect) -> bool {
+        one.x < other.x + other.width
+            && other.x < one.x + one.width
+            && one.y < other.y + other.height
+            && other.y < one.y + one.height
+    }
+
+    fn sound(chart: &Chart) -> Layout {
+        let layout = placed(chart);
+        for (i, one) in layout.boxes.iter().enumerate() {
+            assert!(layout.boxes.iter().skip(i + 1).all(|other| !overlap(one, other)), "{i}");
+            let lane = layout.lanes[chart.groups[i].lane.unwrap()].unwrap();
+            assert!(lane.x < one.x && one.x + one.width < lane.x + lane.width);
+            assert!(lane.y + 60 < one.y && one.y + one.height < lane.y + lane.height);
+            assert!(lane.x + lane.width < layout.width && lane.y + lane.height < layout.height);
+        }
+        assert_eq!(layout.lines.len(), chart.edges.len());
+        layout
+    }
+
+    #[test]
+    fn boxes_never_overlap_and_stay_in_their_phase() {
+        let chain: Vec<_> = (0..9).map(|i| (i, i + 1)).collect();
+        let star: Vec<_> = (1..40).map(|i| (0, i)).collect();
+        let mesh: Vec<_> = (0..12).flat_map(|i| (i + 1..12).map(move |j| (i, j))).collect();
+        for (steps, edges) in [(10, chain), (40, star), (12, mesh), (2, Vec::new())] {
+            let chart = chart(steps, &edges);
+            let layout = sound(&chart);
+            // what is made from something stands right of it
+            for (from, to) in &edges {
+                assert!(layout.boxes[*from].x < layout.boxes[*to].x, "{from} {to}");
+            }
+            assert_eq!(format!("{layout:?}"), format!("{:?}", placed(&chart)));
+        }
+    }
+
+    #[test]
+    fn circles_and_ways_back_are_drawn_all_the_same() {
+        sound(&chart(6, &[(0, 1), (1, 2), (2, 0), (3, 4), (4, 3), (5, 0)]));
+    }
+
+    #[test]
+    fn lines_do_not_cross_without_need() {
+        // two chains side by side, told in an order that would cross
+        let chart = chart(8, &[(0, 3), (1, 2), (4, 7), (5, 6)]);
+        let layout = sound(&chart);
+        let before = |one: usize, other: usize| layout.boxes[one].y < layout.boxes[other].y;
+        assert_eq!(before(0, 1), before(3, 2));
+        assert_eq!(before(4, 5), before(7, 6));
+    }
+}

@@ -86,7 +86,7 @@ fn run(
 ) {
     let said = |word: &str| fact(node, word).unwrap_or("nobody who may");
     page.raw(if open { "<details open>" } else { "<details>" });
-    page.raw("<summary>machine <b>").text(said("performed by")).raw("</b>, ");
+    page.raw("<summary>signed by <b>").text(said("performed by")).raw("</b>, ran ");
     page.text(format!("{} to {}", manifest.started, manifest.finished)).raw("</summary>\n<dl>\n");
     row(page, "manifest", &id.to_string());
     if let Some(destination) = &manifest.destination {
