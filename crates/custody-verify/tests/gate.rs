@@ -188,9 +188,8 @@ fn what_is_no_task_or_of_another_release_does_not_start() {
     );
     question.expect = Expectation::of(&release_id("1.1.0"));
     assert_accepted(&verify(&question, &world.evidence(), &world.chain(), now));
-    question.subject = custody_verify::Subject::Task(custody_core::envelope::StatementId(
-        custody_core::digest::Sha256::of(b"x"),
-    ));
+    question.subject =
+        Subject::Task(custody_core::envelope::StatementId(custody_core::digest::Sha256::of(b"x")));
     assert_refused(
         &verify(&question, &world.evidence(), &world.chain(), now),
         Code::ChainTaskMissing,
