@@ -192,7 +192,7 @@ fn codes_are_explained() {
         assert!(typed.contains(part), "{typed}");
     }
     assert_eq!(world.done("explain store-full").json()["exit"], 3);
-    let said = world.typed("explain ART_DIGEST_MISMACH").ended(2);
+    let said = world.typed("explain art-digest-mismach").ended(2);
     assert!(said.err.contains("ART_DIGEST_MISMATCH") && said.out.is_empty(), "{said:#?}");
     let listed = world.typed("explain").done().out;
     let all = world.done("explain").json();
