@@ -387,11 +387,7 @@ impl Builder<'_, '_> {
 
     /// What was asked about stands at the end, where it rests on something.
     fn subject(&mut self, boxes: &BTreeMap<StatementId, usize>) {
-        let Some(node) =
-            self.story.report.nodes.first().filter(|node| node.kind == NodeKind::Subject)
-        else {
-            return;
-        };
+        let node = self.story.report.subject();
         let is_file = fact(node, "sha256").is_some();
         if !is_file {
             return;

@@ -40,7 +40,7 @@ pub(crate) struct Documents<'r>(BTreeMap<StatementId, &'r Node>);
 
 impl<'r> Documents<'r> {
     pub(crate) fn of(report: &'r Report) -> Self {
-        Self(report.nodes.iter().filter_map(|node| Some((node.id?, node))).collect())
+        Self(report.nodes().filter_map(|node| Some((node.id?, node))).collect())
     }
 
     pub(crate) fn get(&self, id: StatementId) -> Option<&'r Node> {
@@ -72,20 +72,19 @@ pub(crate) fn accepted(report: &Report) -> String {
     let _infallible = writeln!(
         drawing.text,
         "{GOOD}✓ {}{GOOD:#} is of {BOLD}{}{BOLD:#}\n",
-        shown(&report.question),
+        shown(&report.subject().title),
         shown(&release)
     );
-    if let Some(subject) = report.nodes.first() {
-        let digest =
-            fact(subject, "sha256").map(|digest| format!("  sha256 {digest}")).unwrap_or_default();
-        let _infallible = writeln!(drawing.text, "{}{DIM}{digest}{DIM:#}", shown(&report.question));
-        drawing.children(subject, "");
-    }
+    let subject = report.subject();
+    let digest =
+        fact(subject, "sha256").map(|digest| format!("  sha256 {digest}")).unwrap_or_default();
+    let _infallible = writeln!(drawing.text, "{}{DIM}{digest}{DIM:#}", shown(&subject.title));
+    drawing.children(subject, "");
     drawing.text + &summary(report)
 }
 
 fn summary(report: &Report) -> String {
-    let all = || report.nodes.iter().flat_map(|node| &node.checks);
+    let all = || report.nodes().flat_map(|node| &node.checks);
     let passed = all().filter(|check| check.outcome == Outcome::Passed).count();
     let reasons: BTreeSet<&str> = all()
         .filter_map(|check| match check.outcome {
@@ -179,8 +178,10 @@ pub(crate) fn rejected(report: &Report) -> String {
     let count = report.findings().count();
     let codes = report.codes();
     let primary = codes.first().map(ToString::to_string).unwrap_or_default();
-    let mut text =
-        format!("{BAD}✗ refused: {}{BAD:#} {BOLD}{primary}{BOLD:#}\n", shown(&report.question));
+    let mut text = format!(
+        "{BAD}✗ refused: {}{BAD:#} {BOLD}{primary}{BOLD:#}\n",
+        shown(&report.subject().title)
+    );
     let mut findings: Vec<_> = report.findings().collect();
     findings.sort_by_key(|(_, _, refusal)| refusal.code);
     for (node, rule, refusal) in findings.into_iter().take(FINDINGS) {

@@ -84,14 +84,14 @@ pub(crate) fn page(story: &Story<'_>) -> String {
     page.text(style_digest()).raw("'; base-uri 'none'; form-action 'none'\">\n");
     page.raw("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n");
     page.raw("<meta name=\"referrer\" content=\"no-referrer\">\n<title>");
-    page.text(if good { "Accepted: " } else { "Refused: " }).text(&report.question);
+    page.text(if good { "Accepted: " } else { "Refused: " }).text(&report.subject().title);
     page.raw("</title>\n<style>").raw(STYLE).raw(svg::STYLE).raw("</style>\n</head>\n<body>\n");
     verdict(&mut page, story);
     page.raw("<main>\n");
     findings(&mut page, story);
     introduction(&mut page);
     page.raw("<h2 id=\"chain\">The chain</h2>\n<p>From left to right, as it was made. Boxes lead to what is said of them below.</p>\n<div class=\"scroll\">");
-    page.append(&svg::drawing(&chart, &report.question, true)).raw("</div>\n");
+    page.append(&svg::drawing(&chart, &report.subject().title, true)).raw("</div>\n");
     phases(&mut page, story);
     steps::steps(&mut page, story, &chart);
     machines(&mut page, story);
@@ -117,19 +117,19 @@ fn verdict(page: &mut Markup, story: &Story<'_>) {
     let report = story.report;
     if let Some(accepted) = report.accepted() {
         page.raw("<header class=\"good\">\n<p class=\"verdict\">✓ Accepted</p>\n");
-        page.element("<h1>", &report.question, "</h1>\n");
+        page.element("<h1>", &report.subject().title, "</h1>\n");
         page.element("<p>It is of <b>", accepted.release(), "</b>. ");
         page.raw("Every step from the source to this file is explained, and was done by machines and allowed by people that the policy names.</p>\n");
     } else {
         page.raw("<header class=\"bad\">\n<p class=\"verdict\">✗ Refused</p>\n");
-        page.element("<h1>", &report.question, "</h1>\n");
+        page.element("<h1>", &report.subject().title, "</h1>\n");
         let codes: Vec<String> = report.codes().iter().map(ToString::to_string).collect();
         let why = if codes.is_empty() { "nothing was verified".into() } else { codes.join(", ") };
         page.element("<p><b>", why, "</b>. Do not use it before this is cleared up.</p>\n");
     }
     page.raw("<dl>\n");
     for (name, word) in [("SHA-256", "sha256"), ("size", "size")] {
-        if let Some(value) = report.nodes.first().and_then(|node| fact(node, word)) {
+        if let Some(value) = fact(report.subject(), word) {
             row(page, name, value);
         }
     }
@@ -150,7 +150,7 @@ fn verdict(page: &mut Markup, story: &Story<'_>) {
 }
 
 fn all_checks<'s>(story: &'s Story<'_>) -> impl Iterator<Item = &'s Outcome> {
-    story.report.nodes.iter().flat_map(|node| &node.checks).map(|check| &check.outcome)
+    story.report.nodes().flat_map(|node| &node.checks).map(|check| &check.outcome)
 }
 
 fn findings(page: &mut Markup, story: &Story<'_>) {
@@ -364,7 +364,7 @@ fn checks(page: &mut Markup, story: &Story<'_>) {
     page.raw("<table>\n<tr><th class=\"n\">no.</th><th>rule</th><th class=\"n\">passed</th><th class=\"n\">failed</th><th class=\"n\">not asked for</th></tr>\n");
     for rule in Rule::ALL {
         let outcomes = || {
-            let checks = story.report.nodes.iter().flat_map(|node| &node.checks);
+            let checks = story.report.nodes().flat_map(|node| &node.checks);
             checks.filter(|check| check.rule == *rule).map(|check| &check.outcome)
         };
         let counts: [usize; 3] =
@@ -392,11 +392,9 @@ fn checks(page: &mut Markup, story: &Story<'_>) {
         page.raw("</tr>\n");
     }
     page.raw("</table>\n");
-    if let Some(subject) = story.report.nodes.first() {
-        page.raw("<p>Of what was asked about: ");
-        check_marks(page, subject);
-        page.raw("</p>\n");
-    }
-    let documents = counted(story.report.nodes.len().saturating_sub(1), "document", "documents");
+    page.raw("<p>Of what was asked about: ");
+    check_marks(page, story.report.subject());
+    page.raw("</p>\n");
+    let documents = counted(story.report.nodes().skip(1).count(), "document", "documents");
     page.element("<p class=\"quiet\">", documents, " were judged.</p>\n");
 }

@@ -20,12 +20,8 @@ pub(crate) struct Story<'r> {
 
 impl<'r> Story<'r> {
     pub(crate) fn of(report: &'r Report, evidence: &'r Evidence) -> Self {
-        let named: BTreeSet<StatementId> = report
-            .nodes
-            .iter()
-            .flat_map(|node| node.id.iter().chain(&node.rests_on))
-            .copied()
-            .collect();
+        let named: BTreeSet<StatementId> =
+            report.nodes().flat_map(|node| node.id.iter().chain(&node.rests_on)).copied().collect();
         let read = |id: StatementId| {
             let envelope = evidence.get(id)?;
             Some((id, Statement::parse(envelope.unverified_payload()).ok()?))
@@ -63,7 +59,7 @@ impl<'r> Story<'r> {
         &self,
         kind: NodeKind,
     ) -> impl Iterator<Item = (StatementId, &'r Node)> + use<'r> {
-        let nodes = self.report.nodes.iter();
+        let nodes = self.report.nodes();
         nodes.filter(move |node| node.kind == kind).filter_map(|node| Some((node.id?, node)))
     }
 

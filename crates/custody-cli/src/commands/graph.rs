@@ -8,9 +8,9 @@ use custody_core::envelope::{Payload as _, StatementId};
 use custody_core::json::Value;
 use custody_core::statement::{ReleaseId, Statement};
 use custody_core::{Code, Refusal};
-use custody_verify::{Expectation, Report, Subject};
+use custody_verify::{Evidence, Expectation, Judge, Question, Report, Subject};
 
-use super::verify::{Basis, EvidenceArgs, Judged, judge_file};
+use super::verify::{Basis, EvidenceArgs, Held, groups, speaks_for};
 use crate::chart::{self, Chart, Story};
 use crate::context::{ExpectArgs, write_new};
 use crate::error::{Error, REJECTED};
@@ -33,16 +33,27 @@ pub(crate) struct GraphArgs {
 }
 
 pub(crate) fn run(args: &GraphArgs, ui: &Ui) -> Result<(), Error> {
-    let (report, basis) = match &args.file {
-        Some(file) => {
-            let Judged { report, basis, .. } =
-                judge_file(file, args.name.as_deref(), &args.evidence, &args.expect)?;
-            (report, basis)
-        }
-        None => whole_release(args)?,
-    };
-    let chart = Chart::of(&Story::of(&report, &basis.evidence));
-    let svg = chart::svg(&chart, &report.question);
+    let Some(file) = &args.file else { return whole_release(args, ui) };
+    let held = [Held::new(args.name.as_deref(), file)?];
+    let mut clean = true;
+    for group in groups(&args.evidence, std::slice::from_ref(file)) {
+        group.judge(&held, &args.evidence, &args.expect, |_, report, evidence| {
+            clean &= report.findings().next().is_none();
+            draw(args, &report.subject().title, report, evidence, ui)
+        })?;
+    }
+    if clean { Ok(()) } else { Err(Error::Several(REJECTED)) }
+}
+
+fn draw(
+    args: &GraphArgs,
+    title: &str,
+    report: &Report,
+    evidence: &Evidence,
+    ui: &Ui,
+) -> Result<(), Error> {
+    let chart = Chart::of(&Story::of(report, evidence));
+    let svg = chart::svg(&chart, title);
     match &args.out {
         Some(path) => write_new(path, svg.as_bytes())?,
         None if ui.is_json() => {}
@@ -52,45 +63,45 @@ pub(crate) fn run(args: &GraphArgs, ui: &Ui) -> Result<(), Error> {
     if ui.is_json() || args.out.is_some() {
         let said = format!(
             "{GOOD}{}{GOOD:#}: {} documents in {} boxes, {refused} findings",
-            report.question,
-            report.nodes.iter().filter(|node| node.id.is_some()).count(),
+            title,
+            report.nodes().filter(|node| node.id.is_some()).count(),
             chart.boxes()
         );
-        ui.result(&said, || summary(&report, &chart));
+        ui.result(&said, || summary(title, report, &chart));
     }
-    if refused == 0 { Ok(()) } else { Err(Error::Several(REJECTED)) }
+    Ok(())
 }
 
-fn summary(report: &Report, chart: &Chart) -> Value<'static> {
+fn summary(title: &str, report: &Report, chart: &Chart) -> Value<'static> {
     Value::object([
         ("ok", Value::Bool(report.findings().next().is_none())),
-        ("question", Value::text(&report.question)),
+        ("question", Value::text(title)),
         ("codes", Value::list(report.codes().iter().map(Value::text))),
         ("chart", chart.to_json()),
     ])
 }
 
 /// Judges all tasks and manifests of one release.
-fn whole_release(args: &GraphArgs) -> Result<(Report, Basis), Error> {
+fn whole_release(args: &GraphArgs, ui: &Ui) -> Result<(), Error> {
     let asked = args.expect.expectation();
     let from = &args.evidence;
-    let (basis, expect) = match &from.store {
-        Some(dir) => (Basis::from_store(from, dir, None)?, asked),
+    let basis = match &from.store {
+        Some(dir) => Basis::from_store(from, dir, &[])?,
         None if from.bundles.is_empty() => {
             let text = "name a file to draw its chain, or --store or --bundle for a whole release";
             return Err(Error::Usage(text.into()));
         }
-        None => {
-            let basis = Basis::from_bundles(from, &from.bundles)?;
-            let named = !args.expect.names_no_release();
-            let expect = if named { asked } else { basis.speaks_for() };
-            (basis, expect)
-        }
+        None => Basis::from_bundles(from, &from.bundles)?,
     };
+    let docket = basis.docket();
+    let named = from.store.is_some() || !args.expect.names_no_release();
+    let expect = if named { asked } else { speaks_for(&docket) };
     let (release, roots) = documents(&basis, &expect)?;
-    let mut report = basis.judge(Subject::Documents(roots), Expectation::default())?;
-    report.question = release.to_string();
-    Ok((report, basis))
+    let question = Question { subject: Subject::Documents(roots), expect: Expectation::default() };
+    let report = Judge::new(&docket).verify(&question);
+    draw(args, &release.to_string(), &report, &basis.evidence, ui)?;
+    let clean = report.findings().next().is_none();
+    if clean { Ok(()) } else { Err(Error::Several(REJECTED)) }
 }
 
 /// The tasks and manifests that claim to be of the one release that is expected.

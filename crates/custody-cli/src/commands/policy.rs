@@ -140,7 +140,7 @@ fn sign(args: &SignArgs, ui: &Ui) -> Result<(), Error> {
 fn rotate(args: &RotateArgs, ui: &Ui) -> Result<(), Error> {
     let store = args.store.open()?;
     let now = now()?;
-    let (mut chain, _) = trusted(&store, now)?;
+    let mut chain = trusted(&store, now)?;
     let envelope = read_envelope(&args.file)?;
     chain.rotate(&envelope)?;
     let (id, newest) = chain.newest();
@@ -159,7 +159,7 @@ fn rotate(args: &RotateArgs, ui: &Ui) -> Result<(), Error> {
 
 fn show(args: &StoreArgs, ui: &Ui) -> Result<(), Error> {
     let store = args.open()?;
-    let (chain, _) = trusted(&store, now()?)?;
+    let chain = trusted(&store, now()?)?;
     let line = |(id, policy): (_, &Policy)| {
         format!("policy {}  {id}  {}, ends {}\n", policy.version, policy.instance, policy.expires)
     };

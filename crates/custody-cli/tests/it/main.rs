@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what goes wrong in a test fails it")]
 
 mod chain;
+mod conformance;
 mod draft;
 mod gates;
 mod openssh;
@@ -11,6 +12,7 @@ mod policy;
 mod publish;
 mod run_all;
 mod talk;
+mod token;
 mod trace;
 mod verify;
 mod world;
