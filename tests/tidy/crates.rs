@@ -11,7 +11,7 @@ use crate::{FILES, TextFile, assert_none, lines_where, output};
 /// and in ARCHITECTURE.md.
 const ARROWS: &[(&str, &[&str])] = &[
     ("custody-core", &[]),
-    ("custody-verify", &["custody-core"]),
+    ("custody-verify", &["custody-core", "custody-world"]),
     ("custody-store", &["custody-core"]),
     ("custody-sign", &["custody-core"]),
     ("custody-run", &["custody-core", "custody-sign", "custody-store", "custody-verify"]),
@@ -20,6 +20,11 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["custody-core", "custody-run", "custody-sign", "custody-store", "custody-verify"],
     ),
     ("custody-tidy", &["custody-core"]),
+    (
+        "custody-benches",
+        &["custody-core", "custody-run", "custody-store", "custody-verify", "custody-world"],
+    ),
+    ("custody-world", &["custody-core", "custody-verify"]),
 ];
 
 /// These see no file, socket, clock or randomness.

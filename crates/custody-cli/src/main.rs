@@ -3,6 +3,7 @@
 //! `commands/` has one file per verb, `context` what they share, `ui` all that is ever printed, and
 //! `error` how a command ends.
 
+mod chart;
 mod commands;
 mod context;
 mod error;
@@ -13,7 +14,6 @@ mod ui;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-
 use custody_core::{Code, Refusal};
 
 use crate::commands::Custody;

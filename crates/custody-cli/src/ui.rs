@@ -1,6 +1,7 @@
 //! The only place that prints. Results go to standard output, everything else to standard error.
 
 use std::io::{self, IsTerminal as _, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use anstyle::{AnsiColor, Style};
 use custody_core::json::Value;
 use custody_core::{Code, Refusal};
 use custody_verify::Report;
+use custody_verify::policy::PolicyFault;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::error::{Error, USAGE};
@@ -106,6 +108,11 @@ impl Ui {
         }
     }
 
+    /// Whether a machine reads.
+    pub(crate) const fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// A result: text for people, or the value for machines.
     pub(crate) fn result(&self, text: &str, value: impl FnOnce() -> Value<'static>) {
         if self.json {
@@ -169,20 +176,9 @@ fn error_text(error: &Error) -> String {
     match error {
         Error::Usage(text) => format!("{BAD}error:{BAD:#} {text}\n"),
         Error::Refused(refusal) => refusal_text(refusal),
-        Error::Policy { path, fault } => {
-            let gutter = fault.line.to_string();
-            let margin = " ".repeat(gutter.len());
-            format!(
-                "{BAD}✗ {}{BAD:#} {}\n{margin}--> {}:{}:{}\n{margin} |\n{gutter} | {}\n{margin} | {}^\n  do         {}\n",
-                fault.code,
-                fault.message,
-                path.display(),
-                fault.line,
-                fault.column,
-                fault.excerpt,
-                " ".repeat(fault.column.saturating_sub(1)),
-                fault.remedy,
-            )
+        Error::Policy { path, faults } => {
+            let faults: Vec<String> = faults.iter().map(|fault| fault_text(path, fault)).collect();
+            faults.join("\n")
         }
         Error::CommandFailed { step, end, log } => format!(
             "{BAD}✗ step {step} failed:{BAD:#} {end}\n  It leaves no manifest. What it printed: {}\n",
@@ -191,6 +187,22 @@ fn error_text(error: &Error) -> String {
         Error::Io { path, source } => format!("{BAD}error:{BAD:#} {}: {source}\n", path.display()),
         Error::Rejected(_) | Error::Several(_) => String::new(),
     }
+}
+
+fn fault_text(path: &Path, fault: &PolicyFault) -> String {
+    let gutter = fault.line.to_string();
+    let margin = " ".repeat(gutter.len());
+    format!(
+        "{BAD}✗ {}{BAD:#} {}\n{margin}--> {}:{}:{}\n{margin} |\n{gutter} | {}\n{margin} | {}^\n  do         {}\n",
+        fault.code,
+        fault.message,
+        path.display(),
+        fault.line,
+        fault.column,
+        fault.excerpt,
+        " ".repeat(fault.column.saturating_sub(1)),
+        fault.remedy,
+    )
 }
 
 /// A refusal as people read it: what, where, expected, found, and what to do.
@@ -204,6 +216,15 @@ pub(crate) fn refusal_text(refusal: &Refusal) -> String {
         tree::shown(&refusal.found),
         refusal.code.remedy()
     )
+}
+
+/// A fault of a policy's text, in the object that is given.
+fn placed(object: Value<'static>, fault: &PolicyFault) -> Value<'static> {
+    object
+        .with("line", u64::try_from(fault.line).ok().map(Value::Integer))
+        .with("column", u64::try_from(fault.column).ok().map(Value::Integer))
+        .with("message", Some(Value::text(&fault.message)))
+        .with("remedy", Some(Value::text(&fault.remedy)))
 }
 
 fn error_json(error: &Error) -> Value<'static> {
@@ -228,12 +249,13 @@ fn error_json(error: &Error) -> Value<'static> {
             .with("expected", Some(Value::text(&refusal.expected)))
             .with("found", Some(Value::text(&refusal.found)))
             .with("remedy", Some(Value::text(refusal.code.remedy()))),
-        Error::Policy { path, fault } => coded(fault.code)
-            .with("file", Some(Value::text(path.display())))
-            .with("line", u64::try_from(fault.line).ok().map(Value::Integer))
-            .with("column", u64::try_from(fault.column).ok().map(Value::Integer))
-            .with("message", Some(Value::text(&fault.message)))
-            .with("remedy", Some(Value::text(&fault.remedy))),
+        Error::Policy { path, faults } => {
+            let first = faults.first().map_or(Code::PolicyInvalid, |fault| fault.code);
+            let all = faults.iter().map(|fault| placed(Value::object([]), fault));
+            let head = coded(first).with("file", Some(Value::text(path.display())));
+            let head = faults.first().map_or(head.clone(), |fault| placed(head, fault));
+            head.with("faults", Some(Value::list(all)))
+        }
         Error::Usage(text) => simple("usage", text.clone()),
         Error::CommandFailed { step, end, log } => {
             simple("command", format!("step {step} failed: {end}"))

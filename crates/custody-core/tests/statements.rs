@@ -288,7 +288,7 @@ fn intent() -> impl Strategy<Value = Statement> {
 }
 
 fn resolution() -> impl Strategy<Value = Statement> {
-    let resolve = prop_oneof![Just(Resolve::Resume), id().prop_map(Resolve::Supersede)];
+    let resolve = prop_oneof![id().prop_map(Resolve::Resume), id().prop_map(Resolve::Supersede)];
     (id(), resolve, label(), text(), time()).prop_map(|(task, resolve, person, reason, created)| {
         Statement::Resolution(Resolution { task, resolve, person, reason, created })
     })

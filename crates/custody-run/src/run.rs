@@ -11,7 +11,7 @@ use std::time::Duration;
 use custody_core::envelope::{Envelope, StatementId};
 use custody_core::name::ArtifactName;
 use custody_core::statement::{
-    Artifact, InputOrigin, Intent, Label, Manifest, Stage, Statement, Task, UsedInput,
+    Artifact, InputOrigin, Intent, Label, Manifest, Stage, Statement, Task, UsedInput, worker_uri,
 };
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
@@ -281,7 +281,7 @@ impl Worker<'_> {
             source: task.source.clone(),
             upstream,
             inputs,
-            builder: format!("{}worker/{}", custody_core::BASE_URI, self.name),
+            builder: worker_uri(self.name.as_str()),
             invocation: format!("{id}/1"),
             started,
             // a clock that was set back must not make the manifest contradict itself
@@ -400,7 +400,7 @@ impl Worker<'_> {
     fn beside(&self, task: StatementId, manifest: StatementId) -> Result<(), Refusal> {
         let envelopes = gate::portable(self.store, &[manifest])?;
         let opened = envelopes.iter().find(|envelope| envelope.id() == manifest);
-        let (policies, _) = gate::policies(self.store, (self.clock)())?;
+        let policies = gate::policies(self.store, (self.clock)())?;
         let content = opened.and_then(|envelope| {
             let signed = envelope.open::<Statement>(policies.keyring()).ok()?;
             signed.unverified().as_manifest().cloned()

@@ -74,6 +74,8 @@ pub enum Relation {
     SummaryPolicy = 20,
     /// A summary: a statement that its verdict rests on.
     SummaryInput = 21,
+    /// A resolution: the intent whose act is taken up again.
+    ResolutionIntent = 22,
     /// A manifest: an artifact that was made, by SHA-256.
     Product = 100,
     /// A manifest: an artifact that was used, by SHA-256.
@@ -105,7 +107,7 @@ impl Kind {
 }
 
 impl Relation {
-    const ALL: [Self; 21] = [
+    const ALL: [Self; 22] = [
         Self::SignoffRequest,
         Self::ManifestTask,
         Self::IntentTask,
@@ -121,6 +123,7 @@ impl Relation {
         Self::TaskManifest,
         Self::ManifestManifest,
         Self::ResolutionManifest,
+        Self::ResolutionIntent,
         Self::SummaryPolicy,
         Self::SummaryInput,
         Self::Product,
@@ -239,9 +242,10 @@ fn links(statement: &Statement) -> BTreeSet<(Relation, Sha256)> {
             );
         }
         Statement::Resolution(resolution) => {
-            if let Resolve::Supersede(manifest) = resolution.resolve {
-                links.insert((Relation::ResolutionManifest, manifest.0));
-            }
+            links.insert(match resolution.resolve {
+                Resolve::Resume(intent) => (Relation::ResolutionIntent, intent.0),
+                Resolve::Supersede(manifest) => (Relation::ResolutionManifest, manifest.0),
+            });
         }
         Statement::Intent(_) => {}
     }

@@ -1,7 +1,7 @@
 //! People: whoever holds one approver's key, an old sign-off or the desk wants a release that too few
 //! people approved.
 
-mod world;
+use custody_world as world;
 
 use custody_core::Code;
 use custody_core::digest::Sha256;

@@ -2,7 +2,7 @@
 //! storage hands out old or foreign policies.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may fail loudly")]
 
-mod world;
+use custody_world as world;
 
 use custody_core::Code;
 use custody_core::envelope::{Envelope, PolicyText, StatementId};

@@ -3,15 +3,17 @@
 mod propose;
 mod signoff;
 
+use std::collections::BTreeSet;
+
 use clap::{Args, Subcommand};
-use custody_core::envelope::{Envelope, StatementId};
+use custody_core::envelope::{Envelope, Keyring, StatementId};
 use custody_core::json::Value;
 use custody_core::statement::{
-    Authorization, Label, Request, Resolution, Resolve, Statement, short_code,
+    Authorization, Label, Request, Resolution, Resolve, Stage, Statement, short_code,
 };
 use custody_core::{Code, Refusal};
 use custody_run::gate;
-use custody_store::Store;
+use custody_store::{Relation, Store};
 use custody_verify::{PolicyChain, Tally};
 
 use crate::context::{KeyArgs, StoreArgs, now, statement, trusted};
@@ -62,6 +64,9 @@ pub(crate) struct ResolveArgs {
     /// Take an act in doubt up again where it stopped
     #[arg(long, conflicts_with = "supersede", required_unless_present = "supersede")]
     resume: bool,
+    /// With --resume, and several acts in doubt: the intent that announced the one that is meant
+    #[arg(long, requires = "resume")]
+    intent: Option<StatementId>,
     /// Of several manifests of the task, the one that holds
     #[arg(long, value_name = "MANIFEST")]
     supersede: Option<StatementId>,
@@ -128,7 +133,7 @@ fn tally(store: &Store, policies: &PolicyChain, request: StatementId) -> Result<
 
 fn status(args: &StatusArgs, ui: &Ui) -> Result<(), Error> {
     let store = args.store.open()?;
-    let (policies, _) = trusted(&store, now()?)?;
+    let policies = trusted(&store, now()?)?;
     let content = request(&store, &policies, args.request)?;
     let tally = tally(&store, &policies, args.request)?;
     let mut text = describe(&content, args.request) + "\n";
@@ -190,7 +195,7 @@ fn tally_json(tally: &Tally, request: StatementId) -> Value<'static> {
 fn authorize(args: &AuthorizeArgs, ui: &Ui) -> Result<(), Error> {
     let store = args.store.open()?;
     let now = now()?;
-    let (policies, _) = trusted(&store, now)?;
+    let policies = trusted(&store, now)?;
     let content = request(&store, &policies, args.request)?;
     let tally = tally(&store, &policies, args.request)?;
     if let Some(refusal) = tally.lacking {
@@ -225,7 +230,7 @@ fn authorize(args: &AuthorizeArgs, ui: &Ui) -> Result<(), Error> {
 /// Refuses to sign with a key that will not count.
 pub(super) fn owned_by(
     owner: Option<&Label>,
-    allowed: &std::collections::BTreeSet<Label>,
+    allowed: &BTreeSet<Label>,
     what: &str,
 ) -> Result<Label, Error> {
     let names: Vec<&str> = allowed.iter().map(Label::as_str).collect();
@@ -259,17 +264,55 @@ pub(super) fn add(store: &Store, envelope: &Envelope) -> Result<(), Error> {
     Ok(())
 }
 
+/// The announcement of the task that is meant: the only one, or the only one that no resolution
+/// names yet. Who signed what is for the gate to
+/// judge: a resolution of the wrong one opens nothing.
+fn in_doubt(store: &Store, keyring: &Keyring, task: StatementId) -> Result<StatementId, Error> {
+    let mut announced = Vec::new();
+    for link in store.links_to(&task.0, Some(Relation::IntentTask))? {
+        let intent = statement(store, keyring, link.source, "intent", Statement::as_intent)?;
+        if intent.stage == Stage::Announced {
+            announced.push(link.source);
+        }
+    }
+    if announced.len() > 1 {
+        let mut named = BTreeSet::new();
+        for intent in &announced {
+            if !store.links_to(&intent.0, Some(Relation::ResolutionIntent))?.is_empty() {
+                named.insert(*intent);
+            }
+        }
+        announced.retain(|intent| !named.contains(intent));
+    }
+    match announced.as_slice() {
+        [one] => Ok(*one),
+        several => {
+            let all: Vec<String> = several.iter().map(ToString::to_string).collect();
+            let found = if all.is_empty() { "none".to_owned() } else { all.join(" and ") };
+            Err(Error::Usage(format!(
+                "one announcement of task {task} that no resolution names was expected, but there is \
+                 {found}: say which with --intent INTENT"
+            )))
+        }
+    }
+}
+
 fn resolve(args: &ResolveArgs, ui: &Ui) -> Result<(), Error> {
     let store = args.store.open()?;
-    let (policies, _) = trusted(&store, now()?)?;
+    let policies = trusted(&store, now()?)?;
     statement(&store, policies.keyring(), args.task, "task", Statement::as_task)?;
     let signer = args.key.open()?;
     let (_, policy) = policies.newest();
-    let own = std::collections::BTreeSet::from([args.person.clone()]);
+    let own = BTreeSet::from([args.person.clone()]);
     owned_by(policy.owner(&signer.public_key().id()), &own, "speak as that person")?;
+    let resolve = match (args.supersede, args.intent) {
+        (Some(manifest), _) => Resolve::Supersede(manifest),
+        (None, Some(intent)) => Resolve::Resume(intent),
+        (None, None) => Resolve::Resume(in_doubt(&store, policies.keyring(), args.task)?),
+    };
     let resolution = Resolution {
         task: args.task,
-        resolve: args.supersede.map_or(Resolve::Resume, Resolve::Supersede),
+        resolve,
         person: args.person.clone(),
         reason: args.reason.clone(),
         created: now()?,

@@ -154,7 +154,7 @@ pub(crate) fn run(args: &RunArgs, ui: &Ui) -> Result<(), Error> {
         ));
     }
     let store = args.store.open()?;
-    let (policies, _) = trusted(&store, now()?)?;
+    let policies = trusted(&store, now()?)?;
     let machines = Machines::open(&args.machine, &policies)?;
     let performance = Performance {
         args: &args.machine,

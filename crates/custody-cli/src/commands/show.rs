@@ -102,6 +102,7 @@ const fn relation(relation: Relation) -> &'static str {
         Relation::TaskTask | Relation::TaskManifest => "what a task takes inputs from",
         Relation::ManifestManifest => "what a manifest used products of",
         Relation::ResolutionManifest => "the manifest that holds",
+        Relation::ResolutionIntent => "what is taken up again",
         Relation::SummaryInput => "what a verification summary rests on",
         Relation::Product | Relation::Input | Relation::Verified | Relation::Signer => "a digest",
     }

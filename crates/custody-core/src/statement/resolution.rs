@@ -28,8 +28,8 @@ pub struct Resolution {
 /// What is to hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resolve {
-    /// An act in doubt is to be taken up again where it stopped.
-    Resume,
+    /// The act that this intent announced is to be taken up again where it stopped.
+    Resume(StatementId),
     /// Of several manifests of the task this one holds.
     Supersede(StatementId),
 }
@@ -37,18 +37,17 @@ pub enum Resolve {
 impl Predicate for Resolution {
     const TYPE: &'static str = "https://custody.dev/resolution/v1";
 
-    fn read(subjects: Vec<Descriptor>, mut object: Object<'_>) -> Result<Self, Refusal> {
+    fn read(subjects: Vec<Descriptor<'_>>, mut object: Object<'_>) -> Result<Self, Refusal> {
         let word = object.text("resolve")?;
-        let manifest = object.optional_parsed("manifest")?;
-        let resolve = match (word.as_str(), manifest) {
-            ("resume", None) => Resolve::Resume,
-            ("supersede", Some(id)) => Resolve::Supersede(id),
+        let resolve = match word.as_str() {
+            "resume" => Resolve::Resume(object.parsed("intent")?),
+            "supersede" => Resolve::Supersede(object.parsed("manifest")?),
             _ => {
                 return Err(Refusal::new(
                     Code::ParseFieldType,
                     object.place("resolve"),
-                    "resume, or supersede with a manifest",
-                    "otherwise",
+                    "resume or supersede",
+                    "other text",
                 ));
             }
         };
@@ -63,16 +62,18 @@ impl Predicate for Resolution {
         Ok(resolution)
     }
 
-    fn write(&self) -> (Vec<Descriptor>, Value<'static>) {
-        let (word, manifest) = match self.resolve {
-            Resolve::Resume => ("resume", None),
-            Resolve::Supersede(id) => ("supersede", Some(Value::text(id))),
+    fn write(&self) -> (Vec<Descriptor<'_>>, Value<'static>) {
+        let (word, what, id) = match self.resolve {
+            Resolve::Resume(id) => ("resume", "intent", id),
+            Resolve::Supersede(id) => ("supersede", "manifest", id),
         };
-        let predicate = Value::object([("resolve", Value::text(word))])
-            .with("manifest", manifest)
-            .with("person", Some(Value::text(&self.person)))
-            .with("reason", Some(Value::text(&self.reason)))
-            .with("created", Some(Value::text(self.created)));
+        let predicate = Value::object([
+            ("resolve", Value::text(word)),
+            (what, Value::text(id)),
+            ("person", Value::text(&self.person)),
+            ("reason", Value::text(&self.reason)),
+            ("created", Value::text(self.created)),
+        ]);
         (Vec::from([Descriptor::statement("task", self.task)]), predicate)
     }
 }

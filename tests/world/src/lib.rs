@@ -6,12 +6,12 @@
 //! everything downstream follows.
 
 #![allow(
-    dead_code,
-    unreachable_pub,
     clippy::unused_self,
     clippy::similar_names,
     missing_docs,
     missing_debug_implementations,
+    clippy::missing_panics_doc,
+    clippy::return_self_not_must_use,
     clippy::cast_possible_truncation,
     clippy::as_conversions,
     clippy::allow_attributes,
@@ -20,27 +20,32 @@
     clippy::panic,
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
-    reason = "each test binary uses a part of the builder, and a test may fail loudly"
+    reason = "only tests use it, and a test may fail loudly"
 )]
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use custody_core::Code;
 use custody_core::digest::{Digests, Sha256};
-use custody_core::envelope::{Envelope, PolicyText, Signature, StatementId};
-use custody_core::key::PublicKey;
-use custody_core::sshsig;
+use custody_core::envelope::{Envelope, StatementId};
 use custody_core::statement::{
     Approver, Artifact, Authorization, Decision, EarlierManifest, External, Input, InputOrigin,
     Intent, Label, Manifest, Origin, Pipeline, PolicyRef, ReleaseId, Request, Resolution, Resolve,
-    Revision, Signoff, Source, Stage, Statement, Summary, Task, UsedInput,
+    Revision, Signoff, Source, Stage, Statement, Summary, Task, UsedInput, gate_uri, worker_uri,
 };
 use custody_core::time::Time;
 use custody_verify::{
     Evidence, Expectation, Floor, PolicyChain, Question, Report, Subject, verify,
 };
+
+mod key;
+mod large;
+mod policy;
+
+pub use key::{Key, signed};
+pub use large::Large;
+pub use policy::{next_version, policy_envelope, policy_text};
 
 /// The moment of `seconds` after the world began.
 pub fn at(seconds: u64) -> Time {
@@ -49,212 +54,6 @@ pub fn at(seconds: u64) -> Time {
 
 pub fn label(text: &str) -> Label {
     text.parse().unwrap()
-}
-
-/// A key pair by name. `alice`, `bob`, `carol` and `mallory` are people, all others machines.
-pub struct Key {
-    pair: Ed25519KeyPair,
-    pub public: PublicKey,
-    pub is_person: bool,
-}
-
-impl Key {
-    pub fn of(name: &str) -> Self {
-        let pair =
-            Ed25519KeyPair::from_seed_unchecked(Sha256::of(name.as_bytes()).as_bytes()).unwrap();
-        let public = PublicKey::Ed25519(pair.public_key().as_ref().try_into().unwrap());
-        let people = ["alice", "bob", "carol", "dave", "mallory"];
-        let is_person =
-            people.iter().any(|person| name == *person || name.starts_with(&format!("{person}-")));
-        Self { pair, public, is_person }
-    }
-
-    /// The key's bare signature.
-    pub fn raw(&self, message: &[u8]) -> Vec<u8> {
-        self.pair.sign(message).as_ref().to_vec()
-    }
-
-    pub fn plain(&self, envelope: &Envelope) -> Signature {
-        Signature { keyid: Some(self.public.id().to_string()), sig: self.raw(&envelope.pae()) }
-    }
-
-    pub fn ssh(&self, envelope: &Envelope) -> Signature {
-        let sig = sshsig::from_raw(&self.public, &self.raw(&sshsig::signed_data(&envelope.pae())));
-        Signature { keyid: None, sig }
-    }
-
-    /// The form that fits the owner: SSHSIG for people, plain for machines.
-    pub fn signature(&self, envelope: &Envelope) -> Signature {
-        if self.is_person { self.ssh(envelope) } else { self.plain(envelope) }
-    }
-}
-
-pub fn signed(mut envelope: Envelope, by: &[&str]) -> Envelope {
-    for name in by {
-        let signature = Key::of(name).signature(&envelope);
-        envelope.add_signature(signature);
-    }
-    envelope
-}
-
-/// A policy as it stands in version 1; later versions change it by replacing text.
-pub fn policy_text() -> String {
-    let key = |name: &str| Key::of(name).public.to_openssh();
-    let mut text = format!(
-        r#"policy = "https://custody.dev/policy/v1"
-version = 1
-expires = "2030-01-01T00:00:00Z"
-instance = "production"
-clock-skew = "5m"
-
-[root]
-people = ["alice", "bob", "carol"]
-threshold = 2
-
-[people.alice]
-keys = [{{ key = "{}" }}, {{ key = "{}" }}]
-"#,
-        key("alice"),
-        key("alice-2"),
-    );
-    for name in ["bob", "carol"] {
-        text += &format!("[people.{name}]\nkeys = [{{ key = \"{}\" }}]\n", key(name));
-    }
-    let machines = [
-        "desk",
-        "scheduler",
-        "builder",
-        "packer",
-        "signer",
-        "publisher",
-        "gate",
-        "decider",
-        "docs",
-    ];
-    for name in machines {
-        text += &format!("[machines.{name}]\nkeys = [{{ key = \"{}\" }}]\n", key(name));
-    }
-    text += r#"
-[roles.releng]
-members = ["alice", "bob", "carol"]
-
-[products.hello]
-source = "https://git.example.org/hello"
-channels = ["release", "beta"]
-desk = ["desk"]
-propose = ["releng"]
-resolve = ["releng"]
-
-[products.hello.phases.promote]
-approve = [{ role = "releng", count = 2 }]
-proposer-counts = false
-sign-off-max-age = "1d"
-after = []
-
-[products.hello.phases.ship]
-approve = [{ role = "releng", count = 2 }]
-proposer-counts = false
-sign-off-max-age = "1d"
-after = ["promote"]
-"#;
-    let lesser = "network = false\nirrevocable = false\nreceipts = \"none\"\nmax-age = \"1d\"";
-    let steps = [
-        ("build", "promote", "builder", true, "[]", "dist/*", "full", ""),
-        (
-            "partial",
-            "promote",
-            "packer",
-            false,
-            "[{ step = \"build\", release = \"same\" }, { step = \"build\", release = \"other\" }]",
-            "*.partial",
-            "full",
-            "externals = [\"https://tools.example.org/\"]\n",
-        ),
-        (
-            "sign",
-            "promote",
-            "signer",
-            false,
-            "[{ step = \"build\", release = \"same\" }, { step = \"partial\", release = \"same\" }]",
-            "signed/*",
-            "full",
-            "",
-        ),
-        ("decide", "promote", "decider", true, "[]", "tasks/*", "direct", ""),
-        (
-            "extra",
-            "promote",
-            "docs",
-            false,
-            "[]",
-            "extra.txt",
-            "direct",
-            "scheduled-by = \"decide\"\n",
-        ),
-        (
-            "smoke",
-            "ship",
-            "docs",
-            false,
-            "[{ step = \"sign\", release = \"same\" }]",
-            "smoke.txt",
-            "direct",
-            "",
-        ),
-        (
-            "notes",
-            "ship",
-            "docs",
-            false,
-            "[{ step = \"sign\", release = \"same\" }]",
-            "notes.txt",
-            "full",
-            "summaries = [\"gate\"]\n",
-        ),
-    ];
-    for (step, phase, machine, source, inputs, outputs, depth, more) in steps {
-        let schedule =
-            if more.contains("scheduled-by") { "" } else { "schedule = [\"scheduler\"]\n" };
-        text += &format!(
-            "\n[products.hello.steps.{step}]\nphase = \"{phase}\"\nperform = [\"{machine}\"]\n{schedule}source = {source}\n\
-             inputs = {inputs}\noutputs = [\"{outputs}\"]\nverification = \"{depth}\"\n{lesser}\n{more}"
-        );
-    }
-    text += r#"
-[products.hello.steps.publish]
-phase = "ship"
-perform = ["publisher"]
-schedule = ["scheduler"]
-source = false
-inputs = [{ step = "sign", release = "same" }]
-outputs = ["*"]
-network = true
-verification = "full"
-irrevocable = true
-destinations = ["s3://releases/hello/"]
-max-age = "1d"
-receipts = "none"
-"#;
-    text
-}
-
-pub fn policy_envelope(text: &str, by: &[&str]) -> Envelope {
-    signed(Envelope::unsigned::<PolicyText>(text.as_bytes().to_vec()), by)
-}
-
-/// The next version of a policy, changed further by `edit`.
-pub fn next_version(envelope: &Envelope, edit: impl Fn(String) -> String) -> String {
-    let text = String::from_utf8(envelope.unverified_payload().to_vec()).unwrap();
-    let version: u64 =
-        text.lines().find_map(|line| line.strip_prefix("version = ")).unwrap().parse().unwrap();
-    let without: String = text
-        .lines()
-        .filter(|line| !line.starts_with("previous = "))
-        .map(|l| format!("{l}\n"))
-        .collect();
-    let line = format!("version = {version}\n");
-    let next = format!("version = {}\nprevious = \"{}\"\n", version + 1, envelope.id());
-    edit(without.replace(&line, &next))
 }
 
 type Edit = Rc<dyn Fn(&mut Statement)>;
@@ -524,7 +323,13 @@ impl World {
     }
 
     /// Runs a task as an honest worker does: takes what it asks for and makes these files.
-    pub fn run(&self, task_name: &str, started: u64, made: Vec<Artifact>) -> Manifest {
+    pub fn run(
+        &self,
+        task_name: &str,
+        machine: &str,
+        started: u64,
+        made: Vec<Artifact>,
+    ) -> Manifest {
         let task = self.get_task(task_name);
         let (mut upstream, mut inputs) = (Vec::new(), Vec::new());
         for input in &task.inputs {
@@ -569,7 +374,7 @@ impl World {
             source: task.source.clone(),
             upstream,
             inputs,
-            builder: "https://example.org/workers/1".into(),
+            builder: worker_uri(machine),
             invocation: format!("run of {task_name}"),
             started: at(started),
             finished: at(started + 50),
@@ -593,7 +398,7 @@ impl World {
         let name = format!("{prefix}/{}", task.step);
         self.add(&format!("{name}/task"), task, &["scheduler"]);
         let made = made.iter().map(|(path, file)| artifact(path, &content(prefix, file))).collect();
-        let manifest = self.run(&format!("{name}/task"), started, made);
+        let manifest = self.run(&format!("{name}/task"), machine, started, made);
         self.add(&format!("{name}/manifest"), manifest, &[machine])
     }
 
@@ -641,6 +446,7 @@ impl World {
         self.add(&format!("{prefix}/decide/task"), decide, &["scheduler"]);
         let manifest = self.run(
             &format!("{prefix}/decide/task"),
+            "decider",
             t + 10,
             vec![artifact("tasks/extra.json", &task)],
         );
@@ -648,6 +454,7 @@ impl World {
         self.add(&format!("{prefix}/extra/task"), extra, &["decider"]);
         let manifest = self.run(
             &format!("{prefix}/extra/task"),
+            "docs",
             t + 100,
             vec![artifact("extra.txt", &content(prefix, "extra"))],
         );
@@ -708,7 +515,6 @@ impl World {
                 size: bytes.len() as u64,
             },
             expect: Expectation::of(&release_id("1.1.0")),
-            floor: self.floor,
         }
     }
 
@@ -738,7 +544,6 @@ impl World {
         Question {
             subject: Subject::Task(self.id(task)),
             expect: Expectation::of(&release_id("1.1.0")),
-            floor: self.floor,
         }
     }
 
@@ -775,7 +580,10 @@ impl World {
     }
 
     pub fn summary(&self, report: &Report) -> Summary {
-        report.accepted().expect("an accepted gate").summary("https://gate.example.org/")
+        report
+            .accepted()
+            .expect("an accepted gate")
+            .summary(&gate_uri(&Key::of("gate").public.id()))
     }
 
     /// Adds a policy version that the root signs.
