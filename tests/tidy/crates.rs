@@ -20,6 +20,10 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["custody-core", "custody-run", "custody-sign", "custody-store", "custody-verify"],
     ),
     ("custody-tidy", &["custody-core"]),
+    (
+        "custody-benches",
+        &["custody-core", "custody-run", "custody-store", "custody-verify", "custody-world"],
+    ),
     ("custody-world", &["custody-core", "custody-verify"]),
 ];
 

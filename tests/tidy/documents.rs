@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::{PATHS, ROOT, assert_none, files_with};
+use crate::{FILES, PATHS, ROOT, assert_none, files_with};
 
 /// Where the links of a document lead, with the number of the line. What stands in code is none.
 fn links(text: &str) -> Vec<(usize, String)> {
@@ -45,6 +45,24 @@ fn links_are_found() {
                 ```sh\n[f](g)\n~~~\n```\n[h]: <i%20j>\n[k](https://custody.dev/)";
     let wanted = [(1, "b.md#c"), (1, "../e/"), (6, "i j"), (7, "https://custody.dev/")];
     assert_eq!(links(text), wanted.map(|(line, target)| (line, target.to_owned())));
+}
+
+#[test]
+fn every_row_of_conformance_names_tests_that_exist() {
+    let document = FILES.iter().find(|file| file.path == "docs/conformance.md").unwrap();
+    let tests: Vec<&str> = files_with("rs")
+        .iter()
+        .flat_map(|file| file.text.lines())
+        .filter_map(|line| line.trim_start().strip_prefix("fn ")?.split('(').next())
+        .collect();
+    let rows = document.text.lines().filter(|line| line.starts_with("| "));
+    let named = rows.filter_map(|row| row.trim_end_matches(" |").rsplit(" | ").next());
+    let named: Vec<&str> = named.filter(|last| !["test", "the same"].contains(last)).collect();
+    assert!(named.len() > 20);
+    let tested = named.iter().flat_map(|last| last.split(", "));
+    let missing = tested.map(|name| name.trim_matches('`')).filter(|name| !tests.contains(name));
+    let found: Vec<String> = missing.map(ToOwned::to_owned).collect();
+    assert_none(&found, "tests of docs/conformance.md that do not exist");
 }
 
 #[test]

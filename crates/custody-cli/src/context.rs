@@ -13,7 +13,7 @@ use custody_core::{Code, Refusal};
 use custody_run::gate;
 use custody_sign::{Access, KeySource, Signer};
 use custody_store::Store;
-use custody_verify::{Expectation, Floor, PolicyChain};
+use custody_verify::{Expectation, PolicyChain};
 
 use crate::error::Error;
 
@@ -75,7 +75,7 @@ impl StoreArgs {
 /// A private key.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct KeyArgs {
-    /// The signing key: a PKCS#8 PEM or OpenSSH file, or agent:FINGERPRINT
+    /// The signing key: a PKCS#8 PEM or OpenSSH file, agent:FINGERPRINT, or a pkcs11: URI
     #[arg(long, value_name = "KEY")]
     pub(crate) key: String,
     #[command(flatten)]
@@ -84,7 +84,8 @@ pub(crate) struct KeyArgs {
 
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct PassphraseArgs {
-    /// File whose first line is the key's passphrase; asked for on the terminal otherwise
+    /// File whose first line is the key's passphrase or the token's PIN; asked for on the terminal
+    /// otherwise
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
 }
@@ -103,7 +104,7 @@ pub(crate) fn open_key(
 ) -> Result<Box<dyn Signer>, Error> {
     let variable = |name| std::env::var_os(name).map(PathBuf::from);
     let (agent, provider) = (variable("SSH_AUTH_SOCK"), variable("SSH_SK_PROVIDER"));
-    let mut ask = |path: &Path| ask_passphrase(path, passphrase.passphrase_file.as_deref());
+    let mut ask = |what: &str| ask_passphrase(what, passphrase.passphrase_file.as_deref());
     let mut access = Access {
         agent: agent.as_deref(),
         security_key_provider: provider.as_deref(),
@@ -112,21 +113,17 @@ pub(crate) fn open_key(
     Ok(KeySource::parse(source)?.open(&mut access)?)
 }
 
-fn ask_passphrase(key: &Path, file: Option<&Path>) -> Result<zeroize::Zeroizing<String>, Refusal> {
+fn ask_passphrase(what: &str, file: Option<&Path>) -> Result<zeroize::Zeroizing<String>, Refusal> {
     let fault = |error: std::io::Error| {
-        Refusal::new(
-            Code::KeyUnavailable,
-            key.display().to_string(),
-            "its passphrase",
-            error.to_string(),
-        )
+        let expected = "it in --passphrase-file or from the terminal";
+        Refusal::new(Code::KeyUnavailable, what, expected, error.to_string())
     };
     match file {
         Some(file) => {
             let text = zeroize::Zeroizing::new(fs::read_to_string(file).map_err(fault)?);
             Ok(zeroize::Zeroizing::new(text.lines().next().unwrap_or_default().to_owned()))
         }
-        None => rpassword::prompt_password(format!("passphrase of {}: ", key.display()))
+        None => rpassword::prompt_password(format!("{what}: "))
             .map(zeroize::Zeroizing::new)
             .map_err(fault),
     }
@@ -172,8 +169,8 @@ impl ExpectArgs {
     }
 }
 
-/// The policies of a store, from its pin to the newest, and what the store has seen.
-pub(crate) fn trusted(store: &Store, now: Time) -> Result<(PolicyChain, Option<Floor>), Error> {
+/// The policies of a store, from its pin to the newest, not older than the store has seen.
+pub(crate) fn trusted(store: &Store, now: Time) -> Result<PolicyChain, Error> {
     Ok(gate::policies(store, now)?)
 }
 

@@ -1,5 +1,7 @@
 //! Stable codes: what is wrong. A [`Refusal`] adds where, what was expected and what was found.
 
+mod example;
+
 use alloc::string::String;
 use core::fmt;
 
@@ -76,7 +78,7 @@ codes! {
     PolicyKeyExpired "POLICY_KEY_EXPIRED" "the key's time was over" "sign with a current key";
     PolicyKeyNotYetValid "POLICY_KEY_NOT_YET_VALID" "the key's time had not begun" "sign with a current key";
     PolicyKeyRevoked "POLICY_KEY_REVOKED" "the key is revoked" "make what it signed again with a good key";
-    TimeUntrusted "TIME_UNTRUSTED" "the clock is behind a time that was already verified" "set the clock of this machine";
+    TimeUntrusted "TIME_UNTRUSTED" "the clock is behind a time that was already verified, or was put forward while a task ran" "set the clock of this machine";
     ChainLinkMissing "CHAIN_LINK_MISSING" "a document that the chain names is absent" "add it to the evidence: custody evidence add FILE";
     ChainDigestMismatch "CHAIN_DIGEST_MISMATCH" "the document is not the one that was named" "get the document that was named";
     ChainTaskMissing "CHAIN_TASK_MISSING" "no task allowed this" "nothing may be used that no signed task asked for; run the step through Custody";
@@ -97,7 +99,7 @@ codes! {
     ChainDepthExceeded "CHAIN_DEPTH_EXCEEDED" "the chain is too deep" "refuse the evidence";
     ChainNodeLimit "CHAIN_NODE_LIMIT" "the chain has too many documents" "refuse the evidence";
     WorkerPoolForbidden "WORKER_POOL_FORBIDDEN" "this worker may not perform the step" "run the step on a worker that the policy names";
-    KeyUnavailable "KEY_UNAVAILABLE" "the private key cannot be used" "see the message: check the path, the passphrase, the agent or the security key";
+    KeyUnavailable "KEY_UNAVAILABLE" "the private key cannot be used" "see the message: check the path, the passphrase, the agent, the security key or the token";
     WorkerKeyExposed "WORKER_KEY_EXPOSED" "others can read the private key" "chmod 600 the key file, and replace the key if it was exposed";
     ArtDigestMismatch "ART_DIGEST_MISMATCH" "the bytes are not those that were recorded" "get the file again; if it stays so, treat it as tampered with";
     ArtSizeMismatch "ART_SIZE_MISMATCH" "the size is not the one that was recorded" "get the file again; if it stays so, treat it as tampered with";
@@ -142,6 +144,11 @@ impl Code {
     /// The code with this stable name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|code| code.name() == name)
+    }
+
+    /// The family: what its name begins with.
+    pub fn family(self) -> &'static str {
+        self.name().split('_').next().unwrap_or_default()
     }
 
     /// Whether nothing could be decided (exit status 3), rather than decided against (1).
@@ -191,8 +198,25 @@ impl Refusal {
     /// The same refusal, seen from the outside: `outer` is put before the place.
     #[must_use]
     pub fn within(mut self, outer: &str) -> Self {
-        self.at =
-            if self.at.is_empty() { outer.into() } else { alloc::format!("{outer}: {}", self.at) };
+        self.at = match (outer, self.at.as_str()) {
+            ("", inner) => inner.into(),
+            (outer, "") => outer.into(),
+            (outer, inner) => alloc::format!("{outer}: {inner}"),
+        };
+        self
+    }
+
+    /// The same refusal about a member of `outer`: at `name` of `subject[0]` it is at
+    /// `subject[0].name`.
+    #[must_use]
+    pub fn inside(mut self, outer: &str) -> Self {
+        let inner = self.at.strip_prefix('.').unwrap_or(&self.at);
+        self.at = match (outer, inner) {
+            ("", inner) => inner.into(),
+            (outer, "") => outer.into(),
+            (outer, inner) if inner.starts_with('[') => alloc::format!("{outer}{inner}"),
+            (outer, inner) => alloc::format!("{outer}.{inner}"),
+        };
         self
     }
 }

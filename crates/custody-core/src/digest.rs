@@ -1,11 +1,11 @@
 //! SHA-256, which decides, and SHA-512, which may stand beside it.
 
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use core::fmt;
 use core::str::FromStr;
 
-use crate::encoding::{hex, hex_decode};
+use crate::encoding::{hex, hex_decode_exact};
 use crate::{Code, Refusal, crypto};
 
 macro_rules! digest_type {
@@ -34,7 +34,7 @@ macro_rules! digest_type {
 
             /// Reads full-length lower-case hexadecimal, the only accepted form.
             fn from_str(text: &str) -> Result<Self, Refusal> {
-                hex_decode(text).and_then(|bytes| bytes.try_into().ok()).map(Self).ok_or_else(|| {
+                hex_decode_exact(text).map(Self).ok_or_else(|| {
                     let shown: String = text.chars().take(140).collect();
                     Refusal::new(
                         Code::StmtDigestFormat,
@@ -77,7 +77,7 @@ impl Sha256 {
 
     /// The first 12 hexadecimal digits, for showing only. Nothing is ever found by them.
     pub fn short(&self) -> String {
-        self.to_string().chars().take(12).collect()
+        self.0.first_chunk::<6>().map_or_else(String::new, |start| hex(start))
     }
 }
 
@@ -152,6 +152,8 @@ impl Hasher {
 
 #[cfg(test)]
 mod tests {
+    use alloc::string::ToString;
+
     use super::*;
 
     #[test]

@@ -13,19 +13,41 @@ const DIGITS: &[u8; 16] = b"0123456789abcdef";
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().map_or('0', char::from);
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+    let mut text = String::with_capacity(bytes.len().saturating_mul(2));
+    for byte in bytes {
+        text.push(digit(byte >> 4));
+        text.push(digit(byte & 15));
+    }
+    text
 }
 
-/// Bytes from lower-case hexadecimal; nothing else is read.
-pub fn hex_decode(text: &str) -> Option<Vec<u8>> {
+fn pair([high, low]: [u8; 2]) -> Option<u8> {
     let nibble = |c: u8| match c {
         b'0'..=b'9' => Some(c & 15),
         b'a'..=b'f' => c.checked_sub(b'a' - 10),
         _ => None,
     };
+    Some(nibble(high)? << 4 | nibble(low)?)
+}
+
+/// Bytes from lower-case hexadecimal; nothing else is read.
+pub fn hex_decode(text: &str) -> Option<Vec<u8>> {
     let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    let bytes = pairs.iter().map(|[high, low]| Some(nibble(*high)? << 4 | nibble(*low)?)).collect();
+    let bytes = pairs.iter().copied().map(pair).collect();
     if rest.is_empty() { bytes } else { None }
+}
+
+/// Exactly `N` bytes from lower-case hexadecimal.
+pub fn hex_decode_exact<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    if pairs.len() != N || !rest.is_empty() {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (byte, digits) in bytes.iter_mut().zip(pairs) {
+        *byte = pair(*digits)?;
+    }
+    Some(bytes)
 }
 
 /// Standard base64 with padding.
@@ -61,6 +83,8 @@ mod tests {
         #[test]
         fn encodings_are_read_back(bytes: Vec<u8>) {
             prop_assert_eq!(hex_decode(&hex(&bytes)).unwrap(), bytes.clone());
+            let exact = hex_decode_exact::<32>(&hex(&bytes)).map(Vec::from);
+            prop_assert_eq!(exact, (bytes.len() == 32).then(|| bytes.clone()));
             prop_assert_eq!(base64_decode(&base64(&bytes)).unwrap(), bytes);
         }
     }

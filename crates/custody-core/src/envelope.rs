@@ -25,6 +25,7 @@ use alloc::borrow::ToOwned;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::num::NonZeroU32;
@@ -300,7 +301,7 @@ impl Envelope {
             return Err(Refusal::new(Code::EnvPayloadType, "envelope.payloadType", P::TYPE, found));
         }
         let signers = self.signers(keyring)?;
-        Ok(Signed { content: P::parse(&self.payload)?, signers, id: self.id })
+        Ok(Signed { content: P::parse(&self.payload)?, signers: signers.into(), id: self.id })
     }
 
     fn signers(&self, keyring: &Keyring) -> Result<Vec<Signer>, Refusal> {
@@ -376,7 +377,7 @@ const MAX_TRIALS: usize = 1024;
 #[derive(Clone, Debug)]
 pub struct Signed<T> {
     content: T,
-    signers: Vec<Signer>,
+    signers: Arc<[Signer]>,
     id: StatementId,
 }
 
@@ -417,7 +418,7 @@ impl<'a, T> Signed<&'a T> {
     ) -> Result<Verified<'a, T>, Refusal> {
         let mut principals: Vec<String> = Vec::new();
         let mut fault: Option<Refusal> = None;
-        for signer in &self.signers {
+        for signer in &*self.signers {
             match entitled(signer) {
                 Ok(principal) if !principals.contains(&principal) => principals.push(principal),
                 Ok(_) => {}

@@ -209,11 +209,11 @@ impl<'de> Visitor<'de> for Seed<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value<'de>, A::Error> {
         let seed = self.deeper()?;
-        let mut names: BTreeSet<Cow<'de, str>> = BTreeSet::new();
-        let mut members = Vec::new();
+        let mut names = Names::default();
+        let mut members: Vec<(Cow<'de, str>, Value<'de>)> = Vec::new();
         while let Some(key) = map.next_key_seed(seed)? {
             let Value::String(name) = key else { return Err(A::Error::custom("a name")) };
-            if !names.insert(name.clone()) {
+            if names.has(&name, &members) {
                 return Err(self.state.fail(
                     Code::ParseDuplicateKey,
                     "each member once",
@@ -230,6 +230,23 @@ impl<'de> Visitor<'de> for Seed<'_> {
             members.push((name, map.next_value_seed(seed)?));
         }
         Ok(Value::Object(members))
+    }
+}
+
+/// Which names an object has had so far. Most objects are small, and looking is faster than sorting.
+#[derive(Default)]
+struct Names<'a>(BTreeSet<Cow<'a, str>>);
+
+impl<'a> Names<'a> {
+    const FEW: usize = 16;
+
+    fn has(&mut self, name: &str, members: &[(Cow<'a, str>, Value<'a>)]) -> bool {
+        if members.len() < Self::FEW {
+            return members.iter().any(|(known, _)| known == name);
+        }
+        let sorted = self.0.len();
+        self.0.extend(members.iter().skip(sorted).map(|(known, _)| known.clone()));
+        self.0.contains(name)
     }
 }
 
@@ -325,6 +342,11 @@ impl<'a> Value<'a> {
 
     /// The text at this place of a document; refuses control characters.
     pub fn into_text(self, at: &str) -> Result<String, Refusal> {
+        self.into_shown(at).map(Cow::into_owned)
+    }
+
+    /// The same without a copy of what stands in the document as it is.
+    pub(crate) fn into_shown(self, at: &str) -> Result<Cow<'a, str>, Refusal> {
         let Self::String(text) = self else { return Err(self.mismatch(at, "text")) };
         if text.len() > STRING_BYTES {
             return Err(Refusal::new(
@@ -342,6 +364,10 @@ impl<'a> Value<'a> {
                         | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
                 )
         };
+        let printable = |byte: u8| matches!(byte, b' '..=b'~');
+        if text.bytes().all(printable) {
+            return Ok(text);
+        }
         match text.chars().find(hidden) {
             Some(c) => Err(Refusal::new(
                 Code::ParseUnicodeInvalid,
@@ -349,7 +375,7 @@ impl<'a> Value<'a> {
                 "text without control characters",
                 c.escape_unicode().to_string(),
             )),
-            None => Ok(text.into_owned()),
+            None => Ok(text),
         }
     }
 
@@ -415,19 +441,27 @@ impl<'a> Object<'a> {
 
     /// Takes required text.
     pub fn text(&mut self, name: &str) -> Result<String, Refusal> {
-        self.required(name)?.into_text(&self.place(name))
+        self.shown(name).map(Cow::into_owned)
+    }
+
+    fn shown(&mut self, name: &str) -> Result<Cow<'a, str>, Refusal> {
+        self.required(name)?.into_shown(name).map_err(|refusal| refusal.inside(&self.at))
     }
 
     /// Takes text that may be absent.
     pub fn optional_text(&mut self, name: &str) -> Result<Option<String>, Refusal> {
-        let at = self.place(name);
-        self.optional(name).map(|value| value.into_text(&at)).transpose()
+        Ok(self.optional_shown(name)?.map(Cow::into_owned))
+    }
+
+    pub(crate) fn optional_shown(&mut self, name: &str) -> Result<Option<Cow<'a, str>>, Refusal> {
+        let text = self.optional(name).map(|value| value.into_shown(name)).transpose();
+        text.map_err(|refusal| refusal.inside(&self.at))
     }
 
     /// Takes required text and reads it as a `T`.
     pub fn parsed<T: FromStr<Err = Refusal>>(&mut self, name: &str) -> Result<T, Refusal> {
-        let at = self.place(name);
-        self.text(name)?.parse().map_err(|refusal: Refusal| refusal.within(&at))
+        let text = self.shown(name)?;
+        text.parse().map_err(|refusal: Refusal| refusal.within(&self.place(name)))
     }
 
     /// Takes text that may be absent and reads it as a `T`.
@@ -435,39 +469,76 @@ impl<'a> Object<'a> {
         &mut self,
         name: &str,
     ) -> Result<Option<T>, Refusal> {
-        let at = self.place(name);
-        let parse = |text: String| text.parse().map_err(|refusal: Refusal| refusal.within(&at));
-        self.optional_text(name)?.map(parse).transpose()
+        let text = self.optional_shown(name)?;
+        let parse = |text: Cow<'_, str>| {
+            text.parse().map_err(|refusal: Refusal| refusal.within(&self.place(name)))
+        };
+        text.map(parse).transpose()
     }
 
     /// Takes a required list.
     pub fn list(&mut self, name: &str) -> Result<Vec<Value<'a>>, Refusal> {
-        self.required(name)?.into_list(&self.place(name))
+        self.required(name)?.into_list(name).map_err(|refusal| refusal.inside(&self.at))
     }
 
-    /// Takes a required list and reads each entry; the reader is told the entry's place.
+    /// Takes a required list and reads each entry. The reader names places inside the entry.
     pub fn each<T>(
         &mut self,
         name: &str,
+        read: impl FnMut(Value<'a>, &str) -> Result<T, Refusal>,
+    ) -> Result<Vec<T>, Refusal> {
+        let items = self.list(name)?;
+        self.entries(name, items, read)
+    }
+
+    /// The same for a list that may be absent, which is an empty one.
+    pub(crate) fn optional_each<T>(
+        &mut self,
+        name: &str,
+        read: impl FnMut(Value<'a>, &str) -> Result<T, Refusal>,
+    ) -> Result<Vec<T>, Refusal> {
+        let items = self.optional(name).map(|value| value.into_list(name)).transpose();
+        let items = items.map_err(|refusal| refusal.inside(&self.at))?;
+        self.entries(name, items.unwrap_or_default(), read)
+    }
+
+    fn entries<T>(
+        &self,
+        name: &str,
+        items: Vec<Value<'a>>,
         mut read: impl FnMut(Value<'a>, &str) -> Result<T, Refusal>,
     ) -> Result<Vec<T>, Refusal> {
-        let at = self.place(name);
-        let items = self.list(name)?;
-        items.into_iter().enumerate().map(|(i, item)| read(item, &format!("{at}[{i}]"))).collect()
+        let place = |i: usize| format!("{}[{i}]", self.place(name));
+        let entries = items.into_iter().enumerate();
+        entries
+            .map(|(i, item)| read(item, "").map_err(|refusal| refusal.inside(&place(i))))
+            .collect()
     }
 
     /// Takes a required object whose values are text.
     pub fn map(&mut self, name: &str) -> Result<Vec<(String, String)>, Refusal> {
-        let at = self.place(name);
-        let object = self.object(name)?;
-        object
-            .members
-            .into_iter()
-            .map(|(key, value)| {
-                let place = format!("{at}.{key}");
-                Ok((Value::String(key).into_text(&place)?, value.into_text(&place)?))
-            })
-            .collect()
+        let owned =
+            |(key, value): (Cow<'_, str>, Cow<'_, str>)| (key.into_owned(), value.into_owned());
+        Ok(self.shown_map(name)?.into_iter().map(owned).collect())
+    }
+
+    /// The same without copies.
+    #[expect(clippy::type_complexity, reason = "names and values")]
+    pub(crate) fn shown_map(
+        &mut self,
+        name: &str,
+    ) -> Result<Vec<(Cow<'a, str>, Cow<'a, str>)>, Refusal> {
+        let value = self.required(name)?;
+        let Value::Object(members) = value else {
+            return Err(value.mismatch(&self.place(name), "an object"));
+        };
+        let read = |(key, value): (Cow<'a, str>, Value<'a>)| {
+            let place = |refusal: Refusal| refusal.inside(&format!("{}.{key}", self.place(name)));
+            let value = value.into_shown("").map_err(place)?;
+            let shown = Value::String(key.clone()).into_shown("").map_err(place)?;
+            Ok((shown, value))
+        };
+        members.into_iter().map(read).collect()
     }
 
     /// Takes a required object.
@@ -483,6 +554,20 @@ impl<'a> Object<'a> {
     /// Takes a required number.
     pub fn integer(&mut self, name: &str) -> Result<u64, Refusal> {
         self.required(name)?.into_integer(&self.place(name))
+    }
+
+    /// The object without the members that are `null`, for formats in which that is absence.
+    #[must_use]
+    pub fn without_nulls(mut self) -> Self {
+        self.members.retain(|(_, value)| *value != Value::Null);
+        self
+    }
+
+    /// The object without the members of such names.
+    #[must_use]
+    pub fn without(mut self, named: impl Fn(&str) -> bool) -> Self {
+        self.members.retain(|(name, _)| !named(name));
+        self
     }
 
     /// What is left of the object.

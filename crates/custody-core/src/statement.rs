@@ -1,7 +1,8 @@
 //! The statements of Custody: in-toto Statement v1 around one predicate each.
 //!
 //! Unknown members are ignored in the Statement layer, as in-toto demands, and refused inside our own
-//! predicates and inside SLSA's external parameters.
+//! predicates and inside SLSA's external parameters. Inside SLSA's predicates, extension fields are
+//! ignored.
 
 mod authorization;
 mod intent;
@@ -10,17 +11,18 @@ mod parts;
 mod request;
 mod resolution;
 mod signoff;
+mod slsa;
 mod summary;
 mod task;
 
 pub use authorization::{Approver, Authorization};
 pub use intent::{Intent, Stage};
-pub use manifest::{BUILD_TYPE, InputOrigin, Manifest, UsedInput};
+pub use manifest::{BUILD_TYPE, InputOrigin, Manifest, UsedInput, worker_uri};
 pub use parts::{Artifact, Label, ReleaseId, Revision, Source};
 pub use request::{EarlierManifest, Pipeline, PolicyRef, Request};
 pub use resolution::{Resolution, Resolve};
 pub use signoff::{Decision, Signoff, short_code};
-pub use summary::{Summary, VerificationResult};
+pub use summary::{Summary, VerificationResult, gate_uri};
 pub use task::{External, Input, Origin, Task};
 
 use alloc::string::String;
@@ -60,15 +62,15 @@ pub enum Statement {
 pub(crate) trait Predicate: Sized {
     const TYPE: &'static str;
 
-    fn read(subjects: Vec<Descriptor>, predicate: Object<'_>) -> Result<Self, Refusal>;
+    fn read(subjects: Vec<Descriptor<'_>>, predicate: Object<'_>) -> Result<Self, Refusal>;
 
-    fn write(&self) -> (Vec<Descriptor>, Value<'static>);
+    fn write(&self) -> (Vec<Descriptor<'_>>, Value<'static>);
 }
 
 macro_rules! statements {
     ($($kind:ident $as_kind:ident $name:literal;)+) => {
         impl Statement {
-            fn read(predicate_type: &str, subjects: Vec<Descriptor>, predicate: Object<'_>) -> Result<Self, Refusal> {
+            fn read(predicate_type: &str, subjects: Vec<Descriptor<'_>>, predicate: Object<'_>) -> Result<Self, Refusal> {
                 match predicate_type {
                     $(<$kind as Predicate>::TYPE => $kind::read(subjects, predicate).map(Self::$kind),)+
                     other => {
@@ -88,7 +90,7 @@ macro_rules! statements {
                 match self { $(Self::$kind(_) => <$kind as Predicate>::TYPE,)+ }
             }
 
-            fn write(&self) -> (Vec<Descriptor>, Value<'static>) {
+            fn write(&self) -> (Vec<Descriptor<'_>>, Value<'static>) {
                 match self { $(Self::$kind(inner) => inner.write(),)+ }
             }
 

@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use custody_core::crypto::{Scheme, signature_fits};
 use custody_core::encoding::base64;
 use custody_core::envelope::{Envelope, Form, Keyring, PolicyText, Signature, Signed, Signer, pae};
 use custody_core::key::PublicKey;
@@ -13,6 +14,15 @@ use custody_core::{Code, Refusal};
 
 const TYPE: &str = "application/vnd.custody.policy+toml";
 const TEXT: &str = "version = 1 # é\n";
+
+/// The public key of the example in DSSE's protocol.md, as an uncompressed point.
+const DSSE_EXAMPLE_KEY: [u8; 65] = [
+    0x04, 0x67, 0xcd, 0x39, 0x0f, 0x77, 0xaa, 0x35, 0x9c, 0xb0, 0x8c, 0x22, 0x35, 0xf6, 0x52, 0x27,
+    0x04, 0x93, 0xa9, 0xed, 0x83, 0x2b, 0x0a, 0xbc, 0xc0, 0x1f, 0x70, 0x95, 0x4c, 0x03, 0x90, 0xd2,
+    0x38, 0x0c, 0x78, 0x2b, 0xd5, 0x4e, 0x26, 0x91, 0x25, 0xa4, 0x4f, 0x44, 0x33, 0xaf, 0xf1, 0x43,
+    0x2c, 0xe9, 0x4e, 0x12, 0xbc, 0xa7, 0x3a, 0xa6, 0x7a, 0xc8, 0x0c, 0xea, 0x12, 0x60, 0x8d, 0xdf,
+    0x74,
+];
 
 fn pair(seed: u8) -> Ed25519KeyPair {
     Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap()
@@ -74,6 +84,29 @@ fn a_signed_envelope_opens() {
     );
     // `env-pae-length-in-chars`: lengths are bytes
     assert_eq!(pae("é", "é".as_bytes()), "DSSEv1 2 é 2 é".as_bytes());
+}
+
+/// The example of the DSSE specification: its signature is r and s side by side, which fits our PAE.
+/// In an envelope ECDSA is DER, so there it proves nothing, and DSSE leaves that to us.
+#[test]
+fn the_example_of_dsse_is_understood() {
+    let json = r#"{"payload": "aGVsbG8gd29ybGQ=", "payloadType": "http://example.com/HelloWorld", "signatures": [{"sig":
+        "A3JqsQGtVsJ2O2xqrI5IcnXip5GToJ3F+FnZ+O88SjtR6rDAajabZKciJTfUiHqJPcIAriEGAHTVeCUjW2JIZA=="}]}"#;
+    let example = parse(json).unwrap();
+    assert_eq!(example.unverified_payload(), b"hello world");
+    let key = PublicKey::EcdsaP256(DSSE_EXAMPLE_KEY);
+    let [signature] = example.signatures() else { panic!("one signature") };
+    let fits =
+        |message: &[u8]| signature_fits(&key, Scheme::EcdsaP256Fixed, message, &signature.sig);
+    assert!(fits(&example.pae()));
+    assert!(!fits(&pae("http://example.com/HelloWorld", b"hello World")));
+    let keyring: Keyring = [key].into_iter().collect();
+    assert_eq!(example.open::<PolicyText>(&keyring).unwrap_err().code, Code::EnvPayloadType);
+    // the alphabet that URLs need, with the same meaning and so the same id
+    let url_safe = json.replace("+FnZ+O88", "-FnZ-O88");
+    assert_ne!(url_safe, json);
+    assert_eq!(parse(&url_safe).unwrap(), example);
+    assert_eq!(parse(&json.replace("+FnZ+O88", "+FnZ-O88")), Err(Code::ParseBase64Invalid));
 }
 
 /// `env-sig-bitflip`, `env-payload-bitflip`, over every bit.

@@ -127,7 +127,7 @@ pub fn execute(
     rustix::io::ioctl_fionbio(&output, true).map_err(|error| fault(error.into()))?;
     let mut command = command(run, &confinement);
     command.stdin(Stdio::null()).stdout(writer.try_clone().map_err(fault)?).stderr(writer);
-    // we open nothing that is inherited, but whoever started us may have
+    // we open nothing that is inherited, but whoever started us may have, and libraries for tokens
     CloseFdsBuilder::new().threadsafe(true).cloexecfrom(3);
 
     let started = now()?;

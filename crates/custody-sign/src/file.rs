@@ -34,7 +34,7 @@ fn parse(path: &Path, access: &mut Access<'_>) -> Result<Box<dyn Signer>, Refusa
         return Err(unavailable("", remedy, label));
     }
     let (label, secret) = pem::decode(text)?;
-    let mut passphrase = || (access.passphrase)(path);
+    let mut passphrase = || (access.passphrase)(&format!("passphrase of {}", path.display()));
     match label {
         "PRIVATE KEY" => Ok(Box::new(KeyPair::from_pkcs8(&secret)?)),
         "ENCRYPTED PRIVATE KEY" => {
@@ -59,8 +59,8 @@ fn parse(path: &Path, access: &mut Access<'_>) -> Result<Box<dyn Signer>, Refusa
 
 /// The bytes of a file that nobody else can read or change. Name, links and permissions may change
 /// at any time, so the open file is asked, not the path.
-fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Refusal> {
-    let fault = |error: io::Error| unavailable("", "a readable key file", error);
+pub(crate) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Refusal> {
+    let fault = |error: io::Error| unavailable("", "a readable file", error);
     // A pipe of that name must not hold us up.
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(fault)?;

@@ -12,9 +12,9 @@ use aws_lc_rs::rand;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _,
 };
+use custody_core::Refusal;
 use custody_core::key::PublicKey;
 use custody_core::sshsig::{mpint, put_string};
-use custody_core::{Code, Refusal};
 use pkcs8::pkcs5::pbes2::{EncryptionScheme, Parameters, ScryptParams};
 use pkcs8::pkcs5::scrypt;
 use pkcs8::{PrivateKeyInfoRef, SecretDocument};
@@ -164,7 +164,7 @@ fn create(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Refusal> {
 fn fault(path: &Path, error: &io::Error) -> Refusal {
     let at = path.display().to_string();
     if error.kind() == ErrorKind::AlreadyExists {
-        return Refusal::new(Code::GateDestinationConflict, at, "no file of this name", "a file");
+        return unavailable(at, "no file of this name: a key is never replaced", "a file");
     }
     unavailable(at, "a new file", error)
 }

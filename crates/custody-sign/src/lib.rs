@@ -1,4 +1,5 @@
-//! The only room with private keys: key files, ssh-agent, and security keys through `ssh-keygen`.
+//! The only room with private keys: key files, ssh-agent, security keys through `ssh-keygen`, and tokens
+//! through PKCS#11.
 //!
 //! A [`KeySource`] says where a key is; opening it gives a [`Signer`], behind which the secret stays.
 //! Every signer checks its own signature before it hands it out: a faulty machine or a broken agent
@@ -10,11 +11,13 @@ mod generate;
 mod keypair;
 mod openssh;
 mod pem;
+mod pkcs11;
 mod security_key;
 mod source;
 
 pub use agent::list as list_agent;
 pub use generate::{Format, Kind, NewKey, generate};
+pub use pkcs11::KeyUri;
 pub use source::{Access, KeySource};
 
 use std::fmt::Debug;
@@ -80,7 +83,7 @@ fn checked_ssh(key: &PublicKey, message: &[u8], blob: Vec<u8>) -> Result<Vec<u8>
 
 /// Why a security key, or RSA in an agent, makes no plain signature.
 fn no_plain_signature(key: &PublicKey) -> Refusal {
-    let expected = "a key file, or an Ed25519 or ECDSA key in the agent, for a machine's signature";
+    let expected = "a key in a file or token, or an Ed25519 or ECDSA key in the agent, for a machine's signature";
     Refusal::new(Code::EnvAlgForbidden, key.to_openssh(), expected, key.ssh_type())
 }
 

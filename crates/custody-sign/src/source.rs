@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use custody_core::Refusal;
 use zeroize::Zeroizing;
 
-use crate::{Signer, agent, file, unavailable};
+use crate::{KeyUri, Signer, agent, file, pkcs11, unavailable};
 
 /// A place that holds a private key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub enum KeySource {
     File(PathBuf),
     /// A key in the agent, by its `SHA256:` fingerprint, key id or comment.
     Agent(String),
+    /// A key in a token: a smart card or another machine for keys, by its `pkcs11:` URI.
+    Token(KeyUri),
 }
 
 /// What opening a key may use. This room reads no environment and asks nobody by itself.
@@ -23,8 +25,9 @@ pub struct Access<'a> {
     /// The library by which `ssh-keygen` speaks to security keys, if not its own:
     /// `$SSH_SK_PROVIDER`.
     pub security_key_provider: Option<&'a Path>,
-    /// Gets the passphrase of a key file. Called only for encrypted ones.
-    pub passphrase: &'a mut dyn FnMut(&Path) -> Result<Zeroizing<String>, Refusal>,
+    /// Gets the passphrase of a key file or the PIN of a token; which one, the text says. Called only
+    /// where one is needed, and never again for one that was wrong.
+    pub passphrase: &'a mut dyn FnMut(&str) -> Result<Zeroizing<String>, Refusal>,
 }
 
 impl std::fmt::Debug for Access<'_> {
@@ -34,8 +37,11 @@ impl std::fmt::Debug for Access<'_> {
 }
 
 impl KeySource {
-    /// `agent:WHICH`, or the path of a file. A file of such a name is `./agent:WHICH`.
+    /// `agent:WHICH`, a `pkcs11:` URI, or the path of a file. A file of such a name is `./agent:WHICH`.
     pub fn parse(text: &str) -> Result<Self, Refusal> {
+        if let Some(uri) = text.strip_prefix("pkcs11:") {
+            return KeyUri::parse(uri).map(Self::Token);
+        }
         match text.strip_prefix("agent:") {
             Some("") => {
                 Err(unavailable(text, "agent: and a fingerprint, key id or comment", "no more"))
@@ -49,6 +55,7 @@ impl KeySource {
     pub fn open(&self, access: &mut Access<'_>) -> Result<Box<dyn Signer>, Refusal> {
         match self {
             Self::File(path) => file::open(path, access),
+            Self::Token(uri) => pkcs11::open(uri, access),
             Self::Agent(which) => {
                 let socket = access.agent.ok_or_else(|| {
                     unavailable("ssh-agent", "SSH_AUTH_SOCK to be set", "nothing")

@@ -7,11 +7,14 @@ pub(crate) mod task;
 
 use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use custody_core::envelope::StatementId;
 use custody_core::statement::{Authorization, EarlierManifest, Request};
 
 use crate::policy::{Phase, Policy, Product};
+use crate::report::Node;
 
 /// What an authorization stands on: found and readable, and checked in a node of its own.
 #[derive(Clone, Debug)]
@@ -23,6 +26,23 @@ pub(crate) struct Authority<'c> {
     pub(crate) phase: &'c Phase,
     /// What the request builds on, by manifest.
     pub(crate) earlier: Rc<BTreeMap<StatementId, &'c EarlierManifest>>,
+}
+
+/// A manifest or a task that was checked, and what has to be looked at because of it.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    pub(crate) node: Arc<Node>,
+    pub(crate) authorization: Option<StatementId>,
+    pub(crate) task: Option<StatementId>,
+    /// Manifests.
+    pub(crate) upstream: Vec<StatementId>,
+}
+
+impl Checked {
+    /// One that leads nowhere.
+    pub(crate) fn dead_end(node: Node) -> Self {
+        Self { node: Arc::new(node), authorization: None, task: None, upstream: Vec::new() }
+    }
 }
 
 /// What a request builds on, by manifest.

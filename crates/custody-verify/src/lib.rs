@@ -13,15 +13,18 @@
 extern crate alloc;
 
 mod checks;
+pub mod docket;
 pub mod evidence;
 pub mod judge;
 pub mod policy;
 pub mod report;
 pub mod trust;
+mod walk;
 
 pub use checks::authorization::Tally;
+pub use docket::{Docket, InTurn, Spread};
 pub use evidence::Evidence;
-pub use judge::{Expectation, Question, Subject, tally, verify};
+pub use judge::{Expectation, Judge, Question, Subject, tally, verify};
 pub use policy::Policy;
 pub use report::{Accepted, Report};
 pub use trust::{Floor, PolicyChain};

@@ -3,6 +3,7 @@
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use custody_core::envelope::StatementId;
@@ -10,6 +11,8 @@ use custody_core::json::Value;
 use custody_core::statement::{Artifact, ReleaseId, Summary, Task, VerificationResult};
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
+
+use crate::walk::Trail;
 
 macro_rules! rules {
     ($($variant:ident $name:literal $sentence:literal;)+) => {
@@ -166,22 +169,24 @@ pub(crate) struct Outcomes {
 }
 
 /// The outcome of every check, in fixed order: the same question on the same evidence gives the same
-/// report, byte for byte.
+/// report, byte for byte. Nobody makes acceptance out of a refusal by tidying it:
+///
+/// ```compile_fail,E0616
+/// fn tidy(report: &mut custody_verify::Report, good: &custody_verify::Report) {
+///     report.trail = good.trail.clone();
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// What was asked.
-    pub question: String,
     /// The time for which it was judged.
     pub time: Time,
     /// The newest policy: version and statement id.
     pub policy: (u64, StatementId),
     /// How many statements were searched for refusals, withdrawals and forks.
     pub view: usize,
-    /// The chain, subject first.
-    pub nodes: Vec<Node>,
-    pub(crate) outcomes: Option<Outcomes>,
-    /// The verdict when the report was made: what is done to the nodes afterwards makes none.
-    holds: bool,
+    subject: Node,
+    trail: Arc<Trail>,
+    outcomes: Option<Outcomes>,
 }
 
 /// The proof that a report accepts: publishing and running ask for it. Only
@@ -234,7 +239,7 @@ impl<'r> Accepted<'r> {
     pub fn summary(&self, verifier: &str) -> Summary {
         let release = self.release();
         let statements: BTreeSet<StatementId> =
-            self.report.nodes.iter().filter_map(|node| node.id).collect();
+            self.report.nodes().filter_map(|node| node.id).collect();
         Summary {
             artifacts: self.outcomes.artifacts.clone(),
             verifier: verifier.to_string(),
@@ -262,21 +267,29 @@ pub(crate) fn resource_uri(release: &ReleaseId) -> String {
 
 impl Report {
     pub(crate) fn new(
-        question: String,
         time: Time,
         policy: (u64, StatementId),
         view: usize,
-        nodes: Vec<Node>,
+        subject: Node,
+        trail: Arc<Trail>,
         outcomes: Option<Outcomes>,
     ) -> Self {
-        let holds = nodes.len() > 1 && nodes.iter().all(|node| node.findings().next().is_none());
-        Self { question, time, policy, view, nodes, outcomes, holds }
+        Self { time, policy, view, subject, trail, outcomes }
+    }
+
+    /// What was asked about.
+    pub const fn subject(&self) -> &Node {
+        &self.subject
+    }
+
+    /// The chain, subject first.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        core::iter::once(&self.subject).chain(self.trail.nodes.iter().map(|node| &**node))
     }
 
     /// The rules that did not hold, in the order of the chain.
     pub fn findings(&self) -> impl Iterator<Item = (&Node, Rule, &Refusal)> {
-        self.nodes
-            .iter()
+        self.nodes()
             .flat_map(|node| node.findings().map(move |(rule, refusal)| (node, rule, refusal)))
     }
 
@@ -288,7 +301,7 @@ impl Report {
 
     /// The token of acceptance, if there is a chain and every check of it passed or is not required.
     pub fn accepted(&self) -> Option<Accepted<'_>> {
-        let whole = self.holds && self.findings().next().is_none();
+        let whole = self.trail.holds && self.subject.findings().next().is_none();
         self.outcomes.as_ref().filter(|_| whole).map(|outcomes| Accepted { report: self, outcomes })
     }
 
@@ -298,7 +311,7 @@ impl Report {
         let codes = self.codes();
         Value::object([
             ("ok", Value::Bool(ok)),
-            ("question", Value::text(&self.question)),
+            ("question", Value::text(&self.subject.title)),
             ("time", Value::text(self.time)),
             (
                 "policy",
@@ -312,7 +325,7 @@ impl Report {
         .with("codes", Some(Value::list(codes.iter().map(Value::text))))
         .with("release", self.outcomes.as_ref().map(|outcomes| Value::text(&outcomes.release)))
         .with("statementsSearched", u64::try_from(self.view).ok().map(Value::Integer))
-        .with("nodes", Some(Value::list(self.nodes.iter().map(node_json))))
+        .with("nodes", Some(Value::list(self.nodes().map(node_json))))
     }
 }
 

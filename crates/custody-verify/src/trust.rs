@@ -32,6 +32,7 @@ pub struct PolicyChain {
     newest: (StatementId, Policy),
     keyring: Keyring,
     revoked: BTreeMap<KeyId, (u64, Label)>,
+    seen: Option<Time>,
 }
 
 fn signed_policy(envelope: &Envelope) -> Result<Policy, Refusal> {
@@ -72,8 +73,13 @@ impl PolicyChain {
         let policy = signed_policy(envelope)?;
         check_root(envelope, &policy)?;
         let keyring = policy.keyring();
-        let mut chain =
-            Self { older: Vec::new(), newest: (pin, policy), keyring, revoked: BTreeMap::new() };
+        let mut chain = Self {
+            older: Vec::new(),
+            newest: (pin, policy),
+            keyring,
+            revoked: BTreeMap::new(),
+            seen: None,
+        };
         chain.remember_revocations();
         Ok(chain)
     }
@@ -192,6 +198,7 @@ impl PolicyChain {
             chain = longer;
         }
         floor.map_or(Ok(()), |floor| chain.check_floor(floor))?;
+        chain.seen = floor.map(|floor| floor.time);
         Ok(chain)
     }
 
@@ -216,6 +223,11 @@ impl PolicyChain {
     /// The newest policy and its statement id.
     pub const fn newest(&self) -> (StatementId, &Policy) {
         (self.newest.0, &self.newest.1)
+    }
+
+    /// The latest time that was verified before: now is never earlier.
+    pub const fn seen(&self) -> Option<Time> {
+        self.seen
     }
 
     /// The policy of this id, if it is in the chain.

@@ -13,10 +13,10 @@ use custody_core::Code;
 use custody_core::digest::Sha256;
 use custody_core::envelope::{Envelope, StatementId};
 use custody_core::statement::{
-    InputOrigin, Intent, Origin, Resolve, Revision, Stage, Statement, UsedInput,
+    InputOrigin, Intent, Origin, Resolve, Revision, Stage, Statement, UsedInput, worker_uri,
 };
 use custody_verify::report::{NodeKind, Outcome, Rule};
-use custody_verify::{Evidence, Subject, verify};
+use custody_verify::{Evidence, Report, Subject, verify};
 use world::{
     artifact, assert_accepted, assert_refused, at, change, content, findings, honest, label,
     signed, source,
@@ -29,7 +29,7 @@ fn an_honest_chain_is_accepted_back_to_people_and_source_of_both_releases() {
     let report = world.file();
     assert_accepted(&report);
     let ids: Vec<_> =
-        report.nodes.iter().filter_map(|node| node.id).map(|id| world.name_of(id)).collect();
+        report.nodes().filter_map(|node| node.id).map(|id| world.name_of(id)).collect();
     for name in [
         "new/publish/manifest",
         "new/publish/task",
@@ -44,7 +44,7 @@ fn an_honest_chain_is_accepted_back_to_people_and_source_of_both_releases() {
     ] {
         assert!(ids.iter().any(|id| id == name), "{name} is not in {ids:?}");
     }
-    assert_eq!(report.nodes[0].kind, NodeKind::Subject);
+    assert_eq!(report.subject().kind, NodeKind::Subject);
     assert_eq!(report.accepted().unwrap().release().version, label("1.1.0"));
     for task in ["new/publish/task", "new/smoke/task", "new/notes/task"] {
         assert_accepted(&world.clone().unpublished().gate(task));
@@ -129,10 +129,9 @@ fn a_changed_byte_in_any_envelope_of_the_chain_is_refused_as_tampering() {
     }
 }
 
-fn needed(report: &custody_verify::Report) -> Vec<StatementId> {
+fn needed(report: &Report) -> Vec<StatementId> {
     report
-        .nodes
-        .iter()
+        .nodes()
         .flat_map(|node| node.id.into_iter().chain(node.rests_on.iter().copied()))
         .collect()
 }
@@ -283,7 +282,10 @@ fn another_releases_manifest_in_place_of_this_ones_is_refused() {
 /// `chain-step-renamed`, `chain-predicate-contradiction`, `chain-parameters-added`.
 #[test]
 fn a_manifest_that_contradicts_its_task_is_refused() {
-    let cases: [(Code, fn(&mut custody_core::statement::Manifest)); 6] = [
+    let cases: [(Code, fn(&mut custody_core::statement::Manifest)); 8] = [
+        // who signed, and who is said to have worked
+        (Code::PolicyKeyPurpose, |manifest| manifest.builder = worker_uri("sign")),
+        (Code::PolicyKeyPurpose, |manifest| manifest.builder += "/x"),
         (Code::ChainStepMismatch, |manifest| manifest.step = label("sign")),
         (Code::GateCommandMismatch, |manifest| manifest.command.push("--evil".into())),
         (Code::ChainTaskMismatch, |manifest| manifest.creator = "somebody".into()),
@@ -880,8 +882,12 @@ fn a_chain_of_twenty_thousand_manifests_in_a_line_ends() {
                 task.inputs.push(world::World::input(Origin::Task(*id), "signed", "signed/*"));
             }
             world.add("line/task", task, &["scheduler"]);
-            let mut manifest =
-                world.run("line/task", 100_400, vec![artifact("signed/x", &n.to_string())]);
+            let mut manifest = world.run(
+                "line/task",
+                "signer",
+                100_400,
+                vec![artifact("signed/x", &n.to_string())],
+            );
             if let Some((_, last)) = &before {
                 let id = world.id("line/manifest");
                 manifest.upstream = vec![id];
@@ -899,7 +905,7 @@ fn a_chain_of_twenty_thousand_manifests_in_a_line_ends() {
         let report = verify(&question, &evidence, &chain, world.now);
         let took = begun.elapsed();
         assert_accepted(&report);
-        assert!(report.nodes.len() as u64 > 2 * count);
+        assert!(report.nodes().count() as u64 > 2 * count);
         took
     };
     let (short, long) = (time(2_500), time(20_000));
@@ -942,14 +948,13 @@ fn every_rule_is_in_the_report_of_some_accepted_question() {
     let mut reports = vec![world.file(), world.extra_file(), unpublished.gate("new/publish/task")];
     reports.push(unpublished.gate("new/notes/task"));
     for rule in Rule::ALL {
-        let outcomes =
-            reports.iter().flat_map(|report| &report.nodes).flat_map(|node| &node.checks);
+        let outcomes = reports.iter().flat_map(Report::nodes).flat_map(|node| &node.checks);
         let mut outcomes = outcomes.filter(|check| check.rule == *rule).map(|check| &check.outcome);
         assert!(outcomes.any(|outcome| !matches!(outcome, Outcome::Failed(_))), "{}", rule.name());
     }
     for report in &reports {
         assert_accepted(report);
-        for node in &report.nodes {
+        for node in report.nodes() {
             assert!(
                 node.checks.windows(2).all(|pair| pair[0].rule < pair[1].rule),
                 "{}",

@@ -6,12 +6,14 @@
     reason = "tests fail loudly, count, and tell a word from a world"
 )]
 
+use std::collections::BTreeSet;
+
 use custody_world as world;
 
 use custody_core::digest::Sha256;
 use custody_core::envelope::{Envelope, StatementId};
 use custody_core::statement::{Decision, Resolve, Signoff, Stage, Statement};
-use custody_verify::{Evidence, Report, verify};
+use custody_verify::{Docket, Evidence, Judge, Report, Spread, Subject, verify};
 use proptest::prelude::*;
 use world::{
     Builder, World, artifact, assert_accepted, at, change, findings, honest, label, signed,
@@ -170,13 +172,70 @@ fn removing_any_one_envelope_makes_no_refusal_an_acceptance() {
                 assert!(
                     !gained || negative,
                     "{what}: {} is accepted without {name}; before:{}",
-                    after.question,
+                    after.subject().title,
                     findings(before)
                 );
             }
         }
     }
     println!("{tried} reports after one removal each");
+}
+
+/// The last item first, as no core would have it.
+struct Backwards;
+
+impl Spread for Backwards {
+    fn map<T: Sync, R: Send>(&self, items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+        let mut results: Vec<R> = items.iter().rev().map(work).collect();
+        results.reverse();
+        results
+    }
+}
+
+/// What a judge knows from other questions, in whatever order they were asked, changes no answer, nor
+/// does who opened the evidence.
+#[test]
+fn a_judge_who_was_asked_before_answers_alike() {
+    let mut worlds: Vec<World> = refused().into_iter().map(|(_, world)| world).collect();
+    worlds.push(honest());
+    worlds.push(honest().unpublished());
+    let mut verdicts = BTreeSet::new();
+    for world in &worlds {
+        let mut questions = vec![
+            world.gate_question("new/publish/task"),
+            world.gate_question("new/notes/task"),
+            world.ask("hello.partial", "nobody made this"),
+            world.ask("never heard of", "nobody made this"),
+        ];
+        let manifests = world.statements.values().filter_map(Statement::as_manifest);
+        for artifact in manifests.flat_map(|manifest| &manifest.artifacts) {
+            for step in [None, Some(label("sign"))] {
+                let mut question = world.ask(artifact.name.as_str(), "");
+                question.subject = Subject::Artifact {
+                    name: artifact.name.to_string(),
+                    digests: artifact.digests,
+                    size: artifact.size,
+                };
+                question.expect.step = step;
+                questions.push(question);
+            }
+        }
+        let (evidence, chain) = (world.evidence(), world.chain());
+        let alone: Vec<Report> = questions
+            .iter()
+            .map(|question| verify(question, &evidence, &chain, at(101_800)))
+            .collect();
+        let docket = Docket::open(&evidence, &chain, at(101_800), &Backwards);
+        let mut judge = Judge::new(&docket);
+        for (question, alone) in questions.iter().zip(&alone).rev() {
+            assert_eq!(judge.verify(question), *alone, "{question:?}");
+            verdicts.insert(alone.accepted().is_some());
+        }
+        for (question, alone) in questions.iter().zip(&alone) {
+            assert_eq!(judge.verify(question), *alone, "{question:?}, asked again");
+        }
+    }
+    assert_eq!(verdicts.len(), 2, "of both verdicts there must be some");
 }
 
 /// Every document that an accepted report names is needed.
@@ -186,8 +245,7 @@ fn removing_a_document_that_the_report_names_refuses() {
     let report = world.file();
     assert_accepted(&report);
     let named: Vec<StatementId> = report
-        .nodes
-        .iter()
+        .nodes()
         .flat_map(|node| node.id.into_iter().chain(node.rests_on.iter().copied()))
         .collect();
     assert!(named.len() > 20);

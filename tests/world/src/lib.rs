@@ -32,7 +32,7 @@ use custody_core::envelope::{Envelope, StatementId};
 use custody_core::statement::{
     Approver, Artifact, Authorization, Decision, EarlierManifest, External, Input, InputOrigin,
     Intent, Label, Manifest, Origin, Pipeline, PolicyRef, ReleaseId, Request, Resolution, Resolve,
-    Revision, Signoff, Source, Stage, Statement, Summary, Task, UsedInput,
+    Revision, Signoff, Source, Stage, Statement, Summary, Task, UsedInput, gate_uri, worker_uri,
 };
 use custody_core::time::Time;
 use custody_verify::{
@@ -40,9 +40,11 @@ use custody_verify::{
 };
 
 mod key;
+mod large;
 mod policy;
 
 pub use key::{Key, signed};
+pub use large::Large;
 pub use policy::{next_version, policy_envelope, policy_text};
 
 /// The moment of `seconds` after the world began.
@@ -321,7 +323,13 @@ impl World {
     }
 
     /// Runs a task as an honest worker does: takes what it asks for and makes these files.
-    pub fn run(&self, task_name: &str, started: u64, made: Vec<Artifact>) -> Manifest {
+    pub fn run(
+        &self,
+        task_name: &str,
+        machine: &str,
+        started: u64,
+        made: Vec<Artifact>,
+    ) -> Manifest {
         let task = self.get_task(task_name);
         let (mut upstream, mut inputs) = (Vec::new(), Vec::new());
         for input in &task.inputs {
@@ -366,7 +374,7 @@ impl World {
             source: task.source.clone(),
             upstream,
             inputs,
-            builder: "https://example.org/workers/1".into(),
+            builder: worker_uri(machine),
             invocation: format!("run of {task_name}"),
             started: at(started),
             finished: at(started + 50),
@@ -390,7 +398,7 @@ impl World {
         let name = format!("{prefix}/{}", task.step);
         self.add(&format!("{name}/task"), task, &["scheduler"]);
         let made = made.iter().map(|(path, file)| artifact(path, &content(prefix, file))).collect();
-        let manifest = self.run(&format!("{name}/task"), started, made);
+        let manifest = self.run(&format!("{name}/task"), machine, started, made);
         self.add(&format!("{name}/manifest"), manifest, &[machine])
     }
 
@@ -438,6 +446,7 @@ impl World {
         self.add(&format!("{prefix}/decide/task"), decide, &["scheduler"]);
         let manifest = self.run(
             &format!("{prefix}/decide/task"),
+            "decider",
             t + 10,
             vec![artifact("tasks/extra.json", &task)],
         );
@@ -445,6 +454,7 @@ impl World {
         self.add(&format!("{prefix}/extra/task"), extra, &["decider"]);
         let manifest = self.run(
             &format!("{prefix}/extra/task"),
+            "docs",
             t + 100,
             vec![artifact("extra.txt", &content(prefix, "extra"))],
         );
@@ -505,7 +515,6 @@ impl World {
                 size: bytes.len() as u64,
             },
             expect: Expectation::of(&release_id("1.1.0")),
-            floor: self.floor,
         }
     }
 
@@ -535,7 +544,6 @@ impl World {
         Question {
             subject: Subject::Task(self.id(task)),
             expect: Expectation::of(&release_id("1.1.0")),
-            floor: self.floor,
         }
     }
 
@@ -572,7 +580,10 @@ impl World {
     }
 
     pub fn summary(&self, report: &Report) -> Summary {
-        report.accepted().expect("an accepted gate").summary("https://gate.example.org/")
+        report
+            .accepted()
+            .expect("an accepted gate")
+            .summary(&gate_uri(&Key::of("gate").public.id()))
     }
 
     /// Adds a policy version that the root signs.

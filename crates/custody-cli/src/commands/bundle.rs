@@ -5,13 +5,12 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use custody_core::envelope::StatementId;
 use custody_core::json::Value;
-use custody_core::statement::Statement;
 use custody_core::{Code, Refusal};
 use custody_run::gate;
 use custody_store::bundle;
-use custody_verify::Subject;
+use custody_verify::{Judge, Question, Subject};
 
-use super::verify::{Basis, EvidenceArgs};
+use super::verify::{Basis, EvidenceArgs, last_manifests, speaks_for};
 use crate::context::{StoreArgs, read, write_new};
 use crate::error::{Error, REJECTED};
 use crate::ui::{GOOD, Ui};
@@ -97,33 +96,21 @@ fn counted(ui: &Ui, text: &str, count: usize) {
 
 fn verify(args: &VerifyArgs, ui: &Ui) -> Result<(), Error> {
     let basis = Basis::from_bundles(&args.evidence, std::slice::from_ref(&args.file))?;
-    let opened = || {
-        basis
-            .evidence
-            .iter()
-            .filter_map(|envelope| envelope.open::<Statement>(basis.policies.keyring()).ok())
-    };
-    let used: std::collections::BTreeSet<StatementId> = opened()
-        .filter_map(|signed| {
-            signed.unverified().as_manifest().map(|manifest| manifest.upstream.clone())
-        })
-        .flatten()
-        .collect();
+    let docket = basis.docket();
+    let mut judge = Judge::new(&docket);
+    let expect = speaks_for(&docket);
     let mut files = 0_u64;
-    for signed in opened().filter(|signed| !used.contains(&signed.id())) {
-        let Some(manifest) = signed.unverified().as_manifest() else { continue };
-        for artifact in &manifest.artifacts {
-            let subject = Subject::Artifact {
-                name: artifact.name.to_string(),
-                digests: artifact.digests,
-                size: artifact.size,
-            };
-            let report = basis.judge(subject, basis.speaks_for())?;
-            files = files.saturating_add(1);
-            if report.accepted().is_none() {
-                ui.report(&report);
-                return Err(Error::Several(REJECTED));
-            }
+    for artifact in last_manifests(&docket).flat_map(|(_, manifest)| &manifest.artifacts) {
+        let subject = Subject::Artifact {
+            name: artifact.name.to_string(),
+            digests: artifact.digests,
+            size: artifact.size,
+        };
+        let report = judge.verify(&Question { subject, expect: expect.clone() });
+        files = files.saturating_add(1);
+        if report.accepted().is_none() {
+            ui.report(&report);
+            return Err(Error::Several(REJECTED));
         }
     }
     if files == 0 {
@@ -135,6 +122,7 @@ fn verify(args: &VerifyArgs, ui: &Ui) -> Result<(), Error> {
         )
         .into());
     }
+    basis.remember()?;
     ui.result(
         &format!("{GOOD}✓{GOOD:#} {files} files are explained, back to people and source"),
         || Value::object([("ok", Value::Bool(true)), ("files", Value::Integer(files))]),

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use custody_core::json::Value;
 use custody_core::key::PublicKey;
-use custody_sign::{Format, Kind, generate};
+use custody_sign::{Format, KeySource, Kind, generate};
 
-use crate::context::{KeyArgs, read, write_new};
+use crate::context::{KeyArgs, PassphraseArgs, open_key, read, write_new};
 use crate::error::Error;
 use crate::ui::Ui;
 
@@ -62,8 +62,11 @@ pub(crate) struct ImportArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct ShowArgs {
-    /// A file with a public key: PEM, an OpenSSH line, or base64 of SPKI
-    file: PathBuf,
+    /// A file with a public key: PEM, an OpenSSH line, or base64 of SPKI; or a key in an agent or a
+    /// token, as --key takes it elsewhere
+    key: String,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
 }
 
 pub(crate) fn run(command: &KeyCommand, ui: &Ui) -> Result<(), Error> {
@@ -98,12 +101,12 @@ pub(crate) fn run(command: &KeyCommand, ui: &Ui) -> Result<(), Error> {
             show(key, ui);
         }
         KeyCommand::Show(args) => {
-            let text = String::from_utf8_lossy(&read(&args.file)?).into_owned();
-            show(
-                &PublicKey::parse(&text)
-                    .map_err(|refusal| refusal.within(&args.file.display().to_string()))?,
-                ui,
-            );
+            let KeySource::File(path) = KeySource::parse(&args.key)? else {
+                show(open_key(&args.key, &args.passphrase)?.public_key(), ui);
+                return Ok(());
+            };
+            let text = String::from_utf8_lossy(&read(&path)?).into_owned();
+            show(&PublicKey::parse(&text).map_err(|refusal| refusal.within(&args.key))?, ui);
         }
     }
     Ok(())

@@ -46,7 +46,7 @@ pub(crate) struct PlanArgs {
 pub(crate) fn run(args: &PlanArgs, ui: &Ui) -> Result<(), Error> {
     let store = args.store.open()?;
     let now = now()?;
-    let (policies, _) = trusted(&store, now)?;
+    let policies = trusted(&store, now)?;
     let signer = args.key.open()?;
     let tasks = match (args.decided, args.authorization, &args.repository, &args.creator) {
         (Some(manifest), ..) => decided(&store, &policies, manifest)?,

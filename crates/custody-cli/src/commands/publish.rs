@@ -33,7 +33,7 @@ pub(crate) fn run(args: &PublishArgs, ui: &Ui) -> Result<(), Error> {
         ));
     }
     let store = args.store.open()?;
-    let (policies, _) = trusted(&store, now()?)?;
+    let policies = trusted(&store, now()?)?;
     let machines = Machines::open(&args.machine, &policies)?;
     let task = statement(&store, policies.keyring(), args.task, "task", Statement::as_task)?;
     let product = product_of(&store, &policies, &task)?;

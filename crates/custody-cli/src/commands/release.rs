@@ -133,7 +133,7 @@ fn tally(store: &Store, policies: &PolicyChain, request: StatementId) -> Result<
 
 fn status(args: &StatusArgs, ui: &Ui) -> Result<(), Error> {
     let store = args.store.open()?;
-    let (policies, _) = trusted(&store, now()?)?;
+    let policies = trusted(&store, now()?)?;
     let content = request(&store, &policies, args.request)?;
     let tally = tally(&store, &policies, args.request)?;
     let mut text = describe(&content, args.request) + "\n";
@@ -195,7 +195,7 @@ fn tally_json(tally: &Tally, request: StatementId) -> Value<'static> {
 fn authorize(args: &AuthorizeArgs, ui: &Ui) -> Result<(), Error> {
     let store = args.store.open()?;
     let now = now()?;
-    let (policies, _) = trusted(&store, now)?;
+    let policies = trusted(&store, now)?;
     let content = request(&store, &policies, args.request)?;
     let tally = tally(&store, &policies, args.request)?;
     if let Some(refusal) = tally.lacking {
@@ -299,7 +299,7 @@ fn in_doubt(store: &Store, keyring: &Keyring, task: StatementId) -> Result<State
 
 fn resolve(args: &ResolveArgs, ui: &Ui) -> Result<(), Error> {
     let store = args.store.open()?;
-    let (policies, _) = trusted(&store, now()?)?;
+    let policies = trusted(&store, now()?)?;
     statement(&store, policies.keyring(), args.task, "task", Statement::as_task)?;
     let signer = args.key.open()?;
     let (_, policy) = policies.newest();

@@ -2,12 +2,17 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what goes wrong in a test fails it")]
 
 mod chain;
+mod conformance;
+mod draft;
 mod gates;
 mod openssh;
 mod path;
+mod pictures;
 mod policy;
 mod publish;
 mod run_all;
 mod talk;
+mod token;
+mod trace;
 mod verify;
 mod world;

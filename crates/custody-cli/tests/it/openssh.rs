@@ -1,11 +1,13 @@
 //! People without Custody: what they sign with stock OpenSSH counts, and what Custody signs for others
 //! they can check.
 
+use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::LazyLock;
 
-use crate::world::{World, until};
+use crate::world::{Said, World, skipped, until};
 
 const NAMESPACE: &str = "evidence@custody.dev";
 
@@ -128,6 +130,160 @@ fn stock_openssh_verifies_what_custody_signed() {
     // and so with what people sign as root of the policy
     let policy: serde_json::Value = serde_json::from_str(&world.read("policy.dsse.json")).unwrap();
     assert_eq!(policy["signatures"].as_array().unwrap().len(), 2);
+}
+
+/// The security key in software of `custody-sign`'s tests, built once.
+static PROVIDER: LazyLock<PathBuf> = LazyLock::new(|| {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../custody-sign/tests/security-key");
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("security-key");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--locked", "--manifest-path"]);
+    cargo.arg(Path::new(folder).join("Cargo.toml")).arg("--target-dir").arg(&target);
+    let output = cargo.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    target.join("debug").join(format!("{DLL_PREFIX}security_key{DLL_SUFFIX}"))
+});
+
+/// The kinds of key that a person may have, and what `ssh-keygen` calls them.
+const KINDS: [(&str, &str); 6] = [
+    ("ed25519", "-t ed25519"),
+    ("ecdsa-256", "-t ecdsa -b 256"),
+    ("ecdsa-384", "-t ecdsa -b 384"),
+    ("rsa", "-t rsa -b 2048"),
+    ("ed25519-sk", "-t ed25519-sk"),
+    ("ecdsa-sk", "-t ecdsa-sk"),
+];
+
+/// Security keys that nobody touches.
+const UNTOUCHED: [(&str, &str); 2] =
+    [("ed25519-untouched", "-t ed25519-sk"), ("ecdsa-untouched", "-t ecdsa-sk")];
+
+/// A world in which bob has these keys beside his own, each made by `ssh-keygen`.
+fn with_bobs(kinds: &[(&str, &str)]) -> World {
+    let world = World::with_keys();
+    let made = kinds.iter().map(|(name, arguments)| {
+        let line = format!("-q {arguments} -N  -C x -f keys/{name}");
+        let mut command = Command::new("ssh-keygen");
+        command.args(line.split(' ')).current_dir(world.path(".")).stdin(Stdio::null());
+        if arguments.ends_with("-sk") {
+            let flags = if name.ends_with("untouched") { "0" } else { "1" };
+            command.arg("-w").arg(&*PROVIDER).env("SECURITY_KEY_FLAGS", flags);
+        }
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        format!(", {{ key = \"{}\" }}", shown_key(&world, name))
+    });
+    let keys: String = made.collect();
+    let own = format!("{{ key = \"{}\" }}", world.public("bob"));
+    let text = world.policy_text();
+    let all = text.replace(&own, &format!("{own}{keys}"));
+    assert_ne!(all, text);
+    world.found(&all);
+    world
+}
+
+/// A public key as `custody key show` has it for OpenSSH.
+fn shown_key(world: &World, name: &str) -> String {
+    world.done(&format!("key show keys/{name}.pub")).text("openssh")
+}
+
+fn approve(world: &World, request: &str, key: &str) -> Said {
+    let line = format!(
+        "--json release sign-off {request} --store store --as bob --role releng --key keys/{key}"
+    );
+    let mut command = world.command(&line);
+    command.env("SSH_SK_PROVIDER", &*PROVIDER);
+    world.say(command)
+}
+
+#[test]
+fn stock_openssh_verifies_every_kind_of_key() {
+    let world = with_bobs(&KINDS);
+    for (name, _) in KINDS {
+        let request = world.propose("promote", "");
+        let signoff = approve(&world, &request, name).done().id();
+        taken_apart(&world, &signoff);
+        // the line as it is shown, after the name of the person
+        let line = format!("bob namespaces=\"{NAMESPACE}\" {}\n", shown_key(&world, name));
+        world.write("allowed_signers", line);
+        let says = |line: &str| {
+            let pae = File::open(world.path("pae")).unwrap();
+            ssh_keygen(&world, &format!("-Y {line} -s pae.sig"), pae.into()).status.success()
+        };
+        let verify =
+            |namespace: &str| says(&format!("verify -f allowed_signers -I bob -n {namespace}"));
+        assert!(verify(NAMESPACE), "{name}");
+        assert!(!verify("git"), "{name}");
+        assert!(says(&format!("check-novalidate -n {NAMESPACE}")), "{name}");
+        assert!(!says("check-novalidate -n git"), "{name}");
+        let line = format!("bob namespaces=\"git\" {}\n", shown_key(&world, name));
+        world.write("allowed_signers", line);
+        assert!(!verify(NAMESPACE), "{name}");
+        let changed = world.read("pae").replace("approve", "refuse");
+        world.write("pae", changed);
+        assert!(!says(&format!("check-novalidate -n {NAMESPACE}")), "{name}");
+
+        world.sign_off(&request, "carol");
+        world.done(&format!("release authorize {request} --store store --key keys/desk"));
+    }
+}
+
+#[test]
+fn a_key_that_nobody_touched_is_good_to_stock_openssh_and_not_to_us() {
+    let world = with_bobs(&UNTOUCHED);
+    for (name, _) in UNTOUCHED {
+        let request = world.propose("promote", "");
+        world.done(&format!(
+            "release show {request} --store store --as bob --role releng --out {name}.word"
+        ));
+        let line = format!("-Y sign -n {NAMESPACE} -f keys/{name} {name}.word");
+        let mut command = Command::new("ssh-keygen");
+        command.args(line.split(' ')).current_dir(world.path(".")).stdin(Stdio::null());
+        assert!(command.env("SSH_SK_PROVIDER", &*PROVIDER).output().unwrap().status.success());
+        let message = File::open(world.path(&format!("{name}.word"))).unwrap();
+        let line = format!("-Y check-novalidate -n {NAMESPACE} -s {name}.word.sig");
+        assert!(ssh_keygen(&world, &line, message.into()).status.success());
+
+        world.refused(&handed_in(&request, &format!("{name}.word")), "SIGNOFF_UP_REQUIRED");
+        let before = world.list("signoff");
+        approve(&world, &request, name).refused("SIGNOFF_UP_REQUIRED");
+        assert_eq!(world.list("signoff"), before);
+    }
+}
+
+/// The vectors of OpenSSH and of flags, judged by the stock program: all are good to it whose kind it
+/// knows, the one that nobody touched among them.
+#[test]
+fn stock_openssh_judges_the_vectors_as_we_do_but_for_the_touch() {
+    let Some(root) = std::env::var_os("CUSTODY_VECTORS") else {
+        return skipped("the vectors of OpenSSH", "CUSTODY_VECTORS is not set");
+    };
+    let world = World::with_keys();
+    let mut judged = Vec::new();
+    for (folder, message) in [("sshsig", "signed-data"), ("sshsig-flags", "msg")] {
+        let folder = Path::new(&root).join(folder);
+        let namespace = fs::read_to_string(folder.join("namespace"));
+        let namespace = namespace.unwrap_or_else(|_| "signoff@example.org".into());
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|extension| extension != "sig") {
+                continue;
+            }
+            let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            let says = |namespace: &str| {
+                let message = File::open(folder.join(message)).unwrap();
+                let line = format!("-Y check-novalidate -n {namespace} -s {}", path.display());
+                ssh_keygen(&world, &line, message.into()).status.success()
+            };
+            // a kind that we refuse, and that only newer versions of OpenSSH know
+            assert!(says(&namespace) || name == "mldsa44-ed25519", "{name}");
+            assert!(!says("git"), "{name}");
+            judged.push(name);
+        }
+    }
+    judged.sort_unstable();
+    assert_eq!(judged.len(), 13);
+    assert!(judged.contains(&"edsk0".to_owned()));
 }
 
 /// An agent of our own, ended with this value.

@@ -401,6 +401,7 @@ impl World {
         command.args(line.split_whitespace()).current_dir(&self.dir).stdin(Stdio::null());
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.path("home")).env("XDG_STATE_HOME", self.path("state"));
+        command.env("SOFTHSM2_CONF", self.path("softhsm2.conf"));
         command
     }
 
@@ -507,6 +508,12 @@ impl World {
         text
     }
 
+    /// A key as `--key` takes it: its file, or where it is if that is not in a file.
+    pub(crate) fn key(&self, name: &str) -> String {
+        fs::read_to_string(self.path(&format!("keys/{name}.uri")))
+            .unwrap_or_else(|_| format!("keys/{name}"))
+    }
+
     /// A public key as one line.
     pub(crate) fn public(&self, name: &str) -> String {
         self.read(&format!("keys/{name}.pub")).trim().to_owned()
@@ -517,8 +524,8 @@ impl World {
         self.write(&format!("{name}.toml"), text);
         let mut pin = String::new();
         for person in people {
-            let line =
-                format!("policy sign {name}.toml --out {name}.dsse.json --key keys/{person}");
+            let key = self.key(person);
+            let line = format!("policy sign {name}.toml --out {name}.dsse.json --key {key}");
             pin = self.done(&line).text("pin");
         }
         pin
@@ -540,7 +547,8 @@ impl World {
     pub(crate) fn propose(&self, phase: &str, more: &str) -> String {
         let line = format!(
             "release propose --store store --product hello --version 1.0 --channel release --phase {phase} \
-             --repository source --key keys/alice --param destination={} --param room={} {more}",
+             --repository source --key {} --param destination={} --param room={} {more}",
+            self.key("alice"),
             self.destination(),
             self.path("room").display()
         );
@@ -549,7 +557,8 @@ impl World {
 
     pub(crate) fn sign_off(&self, request: &str, person: &str) -> String {
         let line = format!(
-            "release sign-off {request} --store store --as {person} --role releng --key keys/{person}"
+            "release sign-off {request} --store store --as {person} --role releng --key {}",
+            self.key(person)
         );
         self.done(&line).id()
     }
@@ -558,7 +567,8 @@ impl World {
     pub(crate) fn authorize(&self, request: &str) -> String {
         self.sign_off(request, "bob");
         self.sign_off(request, "carol");
-        self.done(&format!("release authorize {request} --store store --key keys/desk")).id()
+        let key = self.key("desk");
+        self.done(&format!("release authorize {request} --store store --key {key}")).id()
     }
 
     pub(crate) fn authorized(&self, phase: &str) -> String {
@@ -572,7 +582,8 @@ impl World {
     /// Plans, and gives the tasks by step.
     pub(crate) fn plan(&self, authorization: &str) -> BTreeMap<String, String> {
         let said = self.done(&format!(
-            "plan {authorization} --store store --repository source --creator tests/it --key keys/scheduler"
+            "plan {authorization} --store store --repository source --creator tests/it --key {}",
+            self.key("scheduler")
         ));
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         said.json()
@@ -593,9 +604,8 @@ impl World {
     }
 
     /// The arguments for machines whose keys are at hand.
-    #[expect(clippy::unused_self, reason = "they are of this world")]
     pub(crate) fn machines(&self, keys: &[&str]) -> String {
-        let keys: String = keys.iter().map(|key| format!("--key keys/{key} ")).collect();
+        let keys: String = keys.iter().map(|key| format!("--key {} ", self.key(key))).collect();
         let user = if is_root() { format!("--user {NOBODY}:{NOBODY}") } else { String::new() };
         format!("--store store --work work {keys} {user}")
     }
@@ -646,7 +656,7 @@ impl World {
     /// A statement with a good signature of this machine: what an attacker with its key can make.
     pub(crate) fn forged(&self, statement: impl Into<Statement>, key: &str) -> Envelope {
         let mut envelope = statement.into().to_envelope();
-        let mut ask = |_: &Path| -> Result<zeroize::Zeroizing<String>, custody_core::Refusal> {
+        let mut ask = |_: &str| -> Result<zeroize::Zeroizing<String>, custody_core::Refusal> {
             panic!("no passphrase")
         };
         let mut access = Access { agent: None, security_key_provider: None, passphrase: &mut ask };

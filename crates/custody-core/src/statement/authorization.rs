@@ -57,7 +57,7 @@ impl Approver {
 impl Predicate for Authorization {
     const TYPE: &'static str = "https://custody.dev/authorization/v1";
 
-    fn read(subjects: Vec<Descriptor>, mut object: Object<'_>) -> Result<Self, Refusal> {
+    fn read(subjects: Vec<Descriptor<'_>>, mut object: Object<'_>) -> Result<Self, Refusal> {
         let authorization = Self {
             request: only_statement(&subjects, "request")?,
             approvers: object.each("approvers", Approver::read)?,
@@ -68,7 +68,7 @@ impl Predicate for Authorization {
         Ok(authorization)
     }
 
-    fn write(&self) -> (Vec<Descriptor>, Value<'static>) {
+    fn write(&self) -> (Vec<Descriptor<'_>>, Value<'static>) {
         let predicate = Value::object([
             ("approvers", Value::list(self.approvers.iter().map(Approver::write))),
             ("notBefore", Value::text(self.not_before)),

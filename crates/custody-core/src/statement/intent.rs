@@ -38,7 +38,7 @@ pub enum Stage {
 impl Predicate for Intent {
     const TYPE: &'static str = "https://custody.dev/intent/v1";
 
-    fn read(subjects: Vec<Descriptor>, mut object: Object<'_>) -> Result<Self, Refusal> {
+    fn read(subjects: Vec<Descriptor<'_>>, mut object: Object<'_>) -> Result<Self, Refusal> {
         let stage = match object.text("stage")?.as_str() {
             "announced" => Stage::Announced,
             "done" => Stage::Done,
@@ -62,7 +62,7 @@ impl Predicate for Intent {
         Ok(intent)
     }
 
-    fn write(&self) -> (Vec<Descriptor>, Value<'static>) {
+    fn write(&self) -> (Vec<Descriptor<'_>>, Value<'static>) {
         let stage = match self.stage {
             Stage::Announced => "announced",
             Stage::Done => "done",

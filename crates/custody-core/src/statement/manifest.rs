@@ -8,15 +8,21 @@ use alloc::vec::Vec;
 
 use super::Predicate;
 use super::parts::{Artifact, Descriptor, Label, Source, check_names};
+use super::slsa;
 use crate::digest::Sha256;
 use crate::envelope::StatementId;
 use crate::json::{Object, Value, text_list, text_map};
 use crate::limits::SUBJECTS;
 use crate::time::Time;
-use crate::{Code, Refusal};
+use crate::{BASE_URI, Code, Refusal};
 
 /// The build type of every step that Custody ran.
 pub const BUILD_TYPE: &str = "https://custody.dev/step/v1";
+
+/// How manifests name the machine that the policy calls `name`.
+pub fn worker_uri(name: &str) -> String {
+    format!("{BASE_URI}worker/{name}")
+}
 
 /// What one step made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +88,7 @@ enum Dependency {
 }
 
 fn read_dependency(value: Value<'_>, at: &str) -> Result<Dependency, Refusal> {
-    let descriptor = Descriptor::read(value, at)?;
+    let descriptor = slsa::descriptor(value, at)?;
     let role = descriptor.annotation("role").and_then(Value::as_str).map(ToOwned::to_owned);
     match role.as_deref() {
         Some(SOURCE) => Source::from_descriptor(descriptor, at).map(Dependency::Source),
@@ -93,7 +99,7 @@ fn read_dependency(value: Value<'_>, at: &str) -> Result<Dependency, Refusal> {
                 (Some(id), None) => InputOrigin::Manifest(
                     id.parse().map_err(|refusal: Refusal| refusal.within(at))?,
                 ),
-                (None, Some(uri)) => InputOrigin::External(uri.clone()),
+                (None, Some(uri)) => InputOrigin::External(uri.clone().into_owned()),
                 _ => {
                     return Err(Refusal::new(
                         Code::ChainInputUnaccounted,
@@ -117,8 +123,8 @@ fn read_dependency(value: Value<'_>, at: &str) -> Result<Dependency, Refusal> {
     }
 }
 
-fn with_role(mut descriptor: Descriptor, role: &str) -> Value<'static> {
-    descriptor.annotations.push(("role".to_owned(), Value::text(role)));
+fn with_role(mut descriptor: Descriptor<'_>, role: &str) -> Value<'static> {
+    descriptor.annotations.push(("role".into(), Value::text(role)));
     descriptor.write()
 }
 
@@ -127,9 +133,9 @@ impl UsedInput {
         let mut descriptor = self.artifact.to_descriptor();
         match &self.origin {
             InputOrigin::Manifest(id) => {
-                descriptor.annotations.push(("manifest".to_owned(), Value::text(id)));
+                descriptor.annotations.push(("manifest".into(), Value::text(id)));
             }
-            InputOrigin::External(uri) => descriptor.uri = Some(uri.clone()),
+            InputOrigin::External(uri) => descriptor.uri = Some(uri.as_str().into()),
         }
         with_role(descriptor, "input")
     }
@@ -191,8 +197,9 @@ impl Manifest {
 impl Predicate for Manifest {
     const TYPE: &'static str = "https://slsa.dev/provenance/v1";
 
-    fn read(subjects: Vec<Descriptor>, mut object: Object<'_>) -> Result<Self, Refusal> {
-        let mut definition = object.object("buildDefinition")?;
+    fn read(subjects: Vec<Descriptor<'_>>, object: Object<'_>) -> Result<Self, Refusal> {
+        let mut object = object.without_nulls();
+        let mut definition = slsa::object(&mut object, "buildDefinition")?;
         let build_type = definition.text("buildType")?;
         if build_type != BUILD_TYPE {
             let shown: String = build_type.escape_default().take(120).collect();
@@ -205,14 +212,18 @@ impl Predicate for Manifest {
         }
         let mut external = definition.object("externalParameters")?;
         let task = named_task(&mut external)?;
-        let mut internal = definition.object("internalParameters")?;
-        let dependencies = definition.each("resolvedDependencies", read_dependency)?;
-        let mut details = object.object("runDetails")?;
-        let mut builder = details.object("builder")?;
-        let mut metadata = details.object("metadata")?;
-        let mut logs = details.each("byproducts", Artifact::read)?;
-        let named = |(i, subject): (usize, &Descriptor)| {
-            Artifact::from_descriptor(subject, &format!("subject[{i}]"))
+        let mut internal = slsa::object(&mut definition, "internalParameters")?;
+        let dependencies = definition.optional_each("resolvedDependencies", read_dependency)?;
+        let mut details = slsa::object(&mut object, "runDetails")?;
+        let mut builder = slsa::object(&mut details, "builder")?;
+        slsa::ignore(&mut builder, ["version", "builderDependencies"]);
+        let mut metadata = slsa::object(&mut details, "metadata")?;
+        let mut logs = details.optional_each("byproducts", |value, at| {
+            Artifact::from_descriptor(&slsa::descriptor(value, at)?, at)
+        })?;
+        let named = |(i, subject): (usize, &Descriptor<'_>)| {
+            let artifact = Artifact::from_descriptor(subject, "");
+            artifact.map_err(|refusal| refusal.inside(&format!("subject[{i}]")))
         };
         let mut manifest = Self {
             artifacts: subjects.iter().enumerate().map(named).collect::<Result<_, _>>()?,
@@ -234,7 +245,7 @@ impl Predicate for Manifest {
         unexpected_parameter(external)?;
         [internal, builder, metadata, definition, details, object]
             .into_iter()
-            .try_for_each(Object::finish)?;
+            .try_for_each(slsa::finish)?;
         if !logs.is_empty() || dependencies.len() > SUBJECTS {
             return Err(Refusal::new(
                 Code::ParseCountExceeded,
@@ -264,7 +275,7 @@ impl Predicate for Manifest {
         Ok(manifest)
     }
 
-    fn write(&self) -> (Vec<Descriptor>, Value<'static>) {
+    fn write(&self) -> (Vec<Descriptor<'_>>, Value<'static>) {
         let predicate = Value::object([
             ("buildDefinition", self.build_definition()),
             ("runDetails", self.run_details()),

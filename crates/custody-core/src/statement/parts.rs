@@ -1,7 +1,7 @@
 //! What several statements are made of.
 
 use alloc::borrow::{Cow, ToOwned};
-use alloc::collections::BTreeSet;
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -126,13 +126,13 @@ pub struct Source {
 }
 
 impl Source {
-    pub(crate) fn from_descriptor(descriptor: Descriptor, at: &str) -> Result<Self, Refusal> {
+    pub(crate) fn from_descriptor(descriptor: Descriptor<'_>, at: &str) -> Result<Self, Refusal> {
         let digest = |algorithm| {
             descriptor
                 .digest
                 .iter()
                 .find(|(name, _)| name == algorithm)
-                .map(|(_, value)| value.clone())
+                .map(|(_, value)| value.clone().into_owned())
         };
         let revision = match (digest("gitCommit"), digest("hgChangeset")) {
             (Some(id), None) => Revision::Git(id),
@@ -158,16 +158,13 @@ impl Source {
         let uri = descriptor.uri.ok_or_else(|| {
             Refusal::new(Code::ParseFieldMissing, format!("{at}.uri"), "this member", "nothing")
         })?;
-        Ok(Self { uri, revision })
+        Ok(Self { uri: uri.into_owned(), revision })
     }
 
-    pub(crate) fn to_descriptor(&self) -> Descriptor {
+    pub(crate) fn to_descriptor(&self) -> Descriptor<'_> {
         Descriptor {
-            uri: Some(self.uri.clone()),
-            digest: Vec::from([(
-                self.revision.algorithm().to_owned(),
-                self.revision.id().to_owned(),
-            )]),
+            uri: Some(self.uri.as_str().into()),
+            digest: Vec::from([(self.revision.algorithm().into(), self.revision.id().into())]),
             ..Descriptor::named("source")
         }
     }
@@ -199,7 +196,7 @@ pub struct Artifact {
 }
 
 impl Artifact {
-    pub(crate) fn from_descriptor(descriptor: &Descriptor, at: &str) -> Result<Self, Refusal> {
+    pub(crate) fn from_descriptor(descriptor: &Descriptor<'_>, at: &str) -> Result<Self, Refusal> {
         let name = descriptor
             .name
             .as_deref()
@@ -218,17 +215,17 @@ impl Artifact {
         Ok(Self {
             name,
             digests: descriptor.digests(at)?,
-            size: size.into_integer(&format!("{at}.annotations.size"))?,
+            size: size.into_integer("annotations.size").map_err(|refusal| refusal.inside(at))?,
         })
     }
 
-    pub(crate) fn to_descriptor(&self) -> Descriptor {
+    pub(crate) fn to_descriptor(&self) -> Descriptor<'_> {
         let sha512 =
-            self.digests.sha512.map(|digest| (Sha512::ALGORITHM.to_owned(), digest.to_string()));
-        let sha256 = (Sha256::ALGORITHM.to_owned(), self.digests.sha256.to_string());
+            self.digests.sha512.map(|digest| (Sha512::ALGORITHM.into(), digest.to_string().into()));
+        let sha256 = (Sha256::ALGORITHM.into(), self.digests.sha256.to_string().into());
         Descriptor {
             digest: [sha256].into_iter().chain(sha512).collect(),
-            annotations: Vec::from([("size".to_owned(), Value::Integer(self.size))]),
+            annotations: Vec::from([("size".into(), Value::Integer(self.size))]),
             ..Descriptor::named(self.name.as_str())
         }
     }
@@ -252,30 +249,21 @@ pub(crate) fn check_names<'n>(
     names: impl Iterator<Item = &'n ArtifactName>,
     at: &str,
 ) -> Result<(), Refusal> {
-    let (mut seen, mut folded) = (BTreeSet::new(), BTreeSet::new());
+    let mut folded: BTreeMap<String, &ArtifactName> = BTreeMap::new();
     for name in names {
-        if !seen.insert(name) {
-            return Err(Refusal::new(
-                Code::StmtSubjectDuplicate,
-                at,
-                "each name once",
-                name.as_str(),
-            ));
-        }
-        if !folded.insert(name.folded()) {
-            return Err(Refusal::new(
-                Code::ArtNameCollision,
-                at,
-                "names that differ by more than case",
-                name.as_str(),
-            ));
-        }
+        let Some(known) = folded.insert(name.folded(), name) else { continue };
+        let (code, expected) = if known == name {
+            (Code::StmtSubjectDuplicate, "each name once")
+        } else {
+            (Code::ArtNameCollision, "names that differ by more than case")
+        };
+        return Err(Refusal::new(code, at, expected, name.as_str()));
     }
     let directory = |name: &&String| {
         name.match_indices('/')
-            .any(|(end, _)| name.get(..end).is_some_and(|parent| folded.contains(parent)))
+            .any(|(end, _)| name.get(..end).is_some_and(|parent| folded.contains_key(parent)))
     };
-    match folded.iter().find(directory) {
+    match folded.keys().find(directory) {
         Some(name) => Err(Refusal::new(
             Code::ArtNameCollision,
             at,
@@ -288,22 +276,22 @@ pub(crate) fn check_names<'n>(
 
 /// An in-toto `ResourceDescriptor` as far as Custody reads it.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub(crate) struct Descriptor {
-    pub(crate) name: Option<String>,
-    pub(crate) uri: Option<String>,
-    pub(crate) digest: Vec<(String, String)>,
-    pub(crate) annotations: Vec<(String, Value<'static>)>,
+pub(crate) struct Descriptor<'a> {
+    pub(crate) name: Option<Cow<'a, str>>,
+    pub(crate) uri: Option<Cow<'a, str>>,
+    pub(crate) digest: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    pub(crate) annotations: Vec<(Cow<'a, str>, Value<'a>)>,
 }
 
-impl Descriptor {
-    pub(crate) fn named(name: &str) -> Self {
-        Self { name: Some(name.to_owned()), ..Self::default() }
+impl<'a> Descriptor<'a> {
+    pub(crate) fn named(name: &'a str) -> Self {
+        Self { name: Some(name.into()), ..Self::default() }
     }
 
     /// A reference to another statement.
-    pub(crate) fn statement(name: &str, id: StatementId) -> Self {
+    pub(crate) fn statement(name: &'a str, id: StatementId) -> Self {
         Self {
-            digest: Vec::from([(Sha256::ALGORITHM.to_owned(), id.to_string())]),
+            digest: Vec::from([(Sha256::ALGORITHM.into(), id.to_string().into())]),
             ..Self::named(name)
         }
     }
@@ -322,20 +310,20 @@ impl Descriptor {
     }
 
     /// Reads a descriptor that in-toto or SLSA define: members that nobody knows are ignored.
-    pub(crate) fn read(value: Value<'_>, at: &str) -> Result<Self, Refusal> {
+    pub(crate) fn read(value: Value<'a>, at: &str) -> Result<Self, Refusal> {
         Self::take(&mut value.into_object(at)?, at)
     }
 
     /// Reads a descriptor inside a predicate of our own, which has these annotations at most.
     pub(crate) fn read_closed(
-        value: Value<'_>,
+        value: Value<'a>,
         at: &str,
         annotations: &[&str],
     ) -> Result<Self, Refusal> {
         let mut object = value.into_object(at)?;
         let descriptor = Self::take(&mut object, at)?;
         object.finish()?;
-        let unknown = |(name, _): &&(String, Value<'_>)| !annotations.contains(&name.as_str());
+        let unknown = |(name, _): &&(Cow<'_, str>, Value<'_>)| !annotations.contains(&&**name);
         match descriptor.annotations.iter().find(unknown) {
             None => Ok(descriptor),
             Some((name, _)) => {
@@ -350,68 +338,57 @@ impl Descriptor {
         }
     }
 
-    fn take(object: &mut Object<'_>, at: &str) -> Result<Self, Refusal> {
-        let digest = object.map("digest")?;
+    /// Takes what Custody reads of a descriptor; what else is there is the caller's to judge.
+    pub(super) fn take(object: &mut Object<'a>, at: &str) -> Result<Self, Refusal> {
+        let digest = object.shown_map("digest")?;
         let annotations = match object.optional("annotations") {
             None => Vec::new(),
-            Some(value) => value.into_object(format!("{at}.annotations"))?.rest(),
+            Some(value) => {
+                let annotations = value.into_object("annotations");
+                annotations.map_err(|refusal| refusal.inside(at))?.rest()
+            }
         };
-        let annotations = annotations
-            .into_iter()
-            .map(|(name, value)| {
-                // other values are nothing that Custody reads, but their names count
-                let value = match value {
-                    Value::Integer(number) => Value::Integer(number),
-                    Value::String(text) => Value::String(Cow::Owned(text.into_owned())),
-                    _ => Value::Null,
-                };
-                (name.into_owned(), value)
-            })
-            .collect();
         Ok(Self {
-            name: object.optional_text("name")?,
-            uri: object.optional_text("uri")?,
+            name: object.optional_shown("name")?,
+            uri: object.optional_shown("uri")?,
             digest,
             annotations,
         })
     }
 
     pub(crate) fn write(&self) -> Value<'static> {
-        let pairs = |pairs: &[(String, Value<'static>)]| {
-            Value::Object(
-                pairs
-                    .iter()
-                    .map(|(name, value)| (Cow::Owned(name.clone()), value.clone()))
-                    .collect(),
-            )
-        };
-        let digest: Vec<_> =
-            self.digest.iter().map(|(name, value)| (name.clone(), Value::text(value))).collect();
-        let annotations = (!self.annotations.is_empty()).then(|| pairs(&self.annotations));
+        let name = |name: &str| Cow::Owned(name.to_owned());
+        let digest = self.digest.iter().map(|(key, value)| (name(key), Value::text(value)));
+        let annotations = self.annotations.iter().map(|(key, value)| {
+            let value = match value {
+                Value::Integer(number) => Value::Integer(*number),
+                other => Value::text(other.as_str().unwrap_or_default()),
+            };
+            (name(key), value)
+        });
+        let annotations =
+            (!self.annotations.is_empty()).then(|| Value::Object(annotations.collect()));
         Value::object([])
             .with("name", self.name.as_ref().map(Value::text))
             .with("uri", self.uri.as_ref().map(Value::text))
-            .with("digest", Some(pairs(&digest)))
+            .with("digest", Some(Value::Object(digest.collect())))
             .with("annotations", annotations)
     }
 
-    pub(crate) fn annotation(&self, name: &str) -> Option<&Value<'static>> {
+    pub(crate) fn annotation(&self, name: &str) -> Option<&Value<'a>> {
         self.annotations.iter().find(|(key, _)| key == name).map(|(_, value)| value)
     }
 
     /// The digests by which bytes are recognised: sha256 must be there, sha512 may be.
     pub(crate) fn digests(&self, at: &str) -> Result<Digests, Refusal> {
-        let find = |name: &str| {
-            self.digest.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
-        };
+        let find =
+            |name: &str| self.digest.iter().find(|(key, _)| key == name).map(|(_, value)| &**value);
         let place = |refusal: Refusal| refusal.within(&format!("{at}.digest"));
         let Some(sha256) = find(Sha256::ALGORITHM) else {
-            let weak = self
-                .digest
-                .iter()
-                .find(|(name, _)| matches!(name.as_str(), "md5" | "sha1" | "sha224"));
+            let weak =
+                self.digest.iter().find(|(name, _)| matches!(&**name, "md5" | "sha1" | "sha224"));
             let (code, found) = match weak {
-                Some((name, _)) => (Code::StmtDigestAlg, name.clone()),
+                Some((name, _)) => (Code::StmtDigestAlg, name.clone().into_owned()),
                 None => (Code::StmtDigestMissing, "none".to_owned()),
             };
             return Err(Refusal::new(code, format!("{at}.digest"), "sha256", found));
@@ -424,7 +401,10 @@ impl Descriptor {
 }
 
 /// The only subject, which must be a statement called `name`.
-pub(crate) fn only_statement(subjects: &[Descriptor], name: &str) -> Result<StatementId, Refusal> {
+pub(crate) fn only_statement(
+    subjects: &[Descriptor<'_>],
+    name: &str,
+) -> Result<StatementId, Refusal> {
     match subjects {
         [one] if one.name.as_deref() == Some(name) => one.statement_id("subject[0]"),
         _ => Err(Refusal::new(

@@ -114,7 +114,7 @@ impl Request {
 impl Predicate for Request {
     const TYPE: &'static str = "https://custody.dev/release-request/v1";
 
-    fn read(subjects: Vec<Descriptor>, mut object: Object<'_>) -> Result<Self, Refusal> {
+    fn read(subjects: Vec<Descriptor<'_>>, mut object: Object<'_>) -> Result<Self, Refusal> {
         let mut release = object.object("release")?;
         let mut pipeline = object.object("pipeline")?;
         let mut policy = object.object("policy")?;
@@ -147,7 +147,7 @@ impl Predicate for Request {
         }
     }
 
-    fn write(&self) -> (Vec<Descriptor>, Value<'static>) {
+    fn write(&self) -> (Vec<Descriptor<'_>>, Value<'static>) {
         let predicate = Value::object([
             ("release", self.release.write()),
             ("phase", Value::text(&self.phase)),

@@ -37,7 +37,7 @@ pub enum Resolve {
 impl Predicate for Resolution {
     const TYPE: &'static str = "https://custody.dev/resolution/v1";
 
-    fn read(subjects: Vec<Descriptor>, mut object: Object<'_>) -> Result<Self, Refusal> {
+    fn read(subjects: Vec<Descriptor<'_>>, mut object: Object<'_>) -> Result<Self, Refusal> {
         let word = object.text("resolve")?;
         let resolve = match word.as_str() {
             "resume" => Resolve::Resume(object.parsed("intent")?),
@@ -62,7 +62,7 @@ impl Predicate for Resolution {
         Ok(resolution)
     }
 
-    fn write(&self) -> (Vec<Descriptor>, Value<'static>) {
+    fn write(&self) -> (Vec<Descriptor<'_>>, Value<'static>) {
         let (word, what, id) = match self.resolve {
             Resolve::Resume(id) => ("resume", "intent", id),
             Resolve::Supersede(id) => ("supersede", "manifest", id),

@@ -147,7 +147,7 @@ impl Signoff {
 impl Predicate for Signoff {
     const TYPE: &'static str = "https://custody.dev/signoff/v1";
 
-    fn read(subjects: Vec<Descriptor>, mut object: Object<'_>) -> Result<Self, Refusal> {
+    fn read(subjects: Vec<Descriptor<'_>>, mut object: Object<'_>) -> Result<Self, Refusal> {
         let request = only_statement(&subjects, "request")?;
         let word = object.text("decision")?;
         let decision = Decision::from_word(&word).ok_or_else(|| {
@@ -197,7 +197,7 @@ impl Predicate for Signoff {
         Ok(signoff)
     }
 
-    fn write(&self) -> (Vec<Descriptor>, Value<'static>) {
+    fn write(&self) -> (Vec<Descriptor<'_>>, Value<'static>) {
         let predicate = Value::object([
             ("decision", Value::text(self.decision.word())),
             ("release", self.release.write()),

@@ -1,15 +1,24 @@
 //! The verification summary: a gate's word on what it verified. It is SLSA VSA v1
 //! (<https://slsa.dev/spec/v1.1/verification_summary>).
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::Predicate;
 use super::parts::{Artifact, Descriptor};
+use super::slsa;
+use crate::BASE_URI;
 use crate::envelope::StatementId;
 use crate::json::{Object, Value, text_list};
+use crate::key::KeyId;
 use crate::time::Time;
 use crate::{Code, Refusal};
+
+/// How summaries name the gate that signs with this key.
+pub fn gate_uri(key: &KeyId) -> String {
+    format!("{BASE_URI}gate/{key}")
+}
 
 /// What a gate verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,10 +55,11 @@ pub enum VerificationResult {
 impl Predicate for Summary {
     const TYPE: &'static str = "https://slsa.dev/verification_summary/v1";
 
-    fn read(subjects: Vec<Descriptor>, mut object: Object<'_>) -> Result<Self, Refusal> {
-        let mut verifier = object.object("verifier")?;
-        let policy_value = object.required("policy")?;
-        let policy = Descriptor::read(policy_value, "predicate.policy")?;
+    fn read(subjects: Vec<Descriptor<'_>>, object: Object<'_>) -> Result<Self, Refusal> {
+        let mut object = object.without_nulls();
+        let mut verifier = slsa::object(&mut object, "verifier")?;
+        slsa::ignore(&mut verifier, ["version"]);
+        let policy = slsa::descriptor(object.required("policy")?, "predicate.policy")?;
         let result = match object.text("verificationResult")?.as_str() {
             "PASSED" => VerificationResult::Passed,
             "FAILED" => VerificationResult::Failed,
@@ -62,8 +72,9 @@ impl Predicate for Summary {
                 ));
             }
         };
-        let named = |(i, subject): (usize, &Descriptor)| {
-            Artifact::from_descriptor(subject, &alloc::format!("subject[{i}]"))
+        let named = |(i, subject): (usize, &Descriptor<'_>)| {
+            let artifact = Artifact::from_descriptor(subject, "");
+            artifact.map_err(|refusal| refusal.inside(&format!("subject[{i}]")))
         };
         let missing =
             |at: &str| Refusal::new(Code::ParseFieldMissing, at, "this member", "nothing");
@@ -73,29 +84,27 @@ impl Predicate for Summary {
             verified: object.parsed("timeVerified")?,
             resource_uri: object.text("resourceUri")?,
             policy: policy.statement_id("predicate.policy")?,
-            policy_uri: policy.uri.ok_or_else(|| missing("predicate.policy.uri"))?,
-            inputs: object.each("inputAttestations", |value, at| {
-                Descriptor::read(value, at)?.statement_id(at)
+            policy_uri: policy.uri.ok_or_else(|| missing("predicate.policy.uri"))?.into_owned(),
+            inputs: object.optional_each("inputAttestations", |value, at| {
+                slsa::descriptor(value, at)?.statement_id(at)
             })?,
             result,
             levels: object.each("verifiedLevels", Value::into_text)?,
         };
-        object
-            .optional("slsaVersion")
-            .map(|value| value.into_text("predicate.slsaVersion"))
-            .transpose()?;
-        verifier.finish()?;
-        object.finish()?;
+        slsa::ignore(&mut object, ["dependencyLevels", "slsaVersion"]);
+        slsa::finish(verifier)?;
+        slsa::finish(object)?;
         Ok(summary)
     }
 
-    fn write(&self) -> (Vec<Descriptor>, Value<'static>) {
+    fn write(&self) -> (Vec<Descriptor<'_>>, Value<'static>) {
         let result = match self.result {
             VerificationResult::Passed => "PASSED",
             VerificationResult::Failed => "FAILED",
         };
         let bare = |id: &StatementId| Descriptor { name: None, ..Descriptor::statement("", *id) };
-        let policy = Descriptor { uri: Some(self.policy_uri.clone()), ..bare(&self.policy) };
+        let policy =
+            Descriptor { uri: Some(self.policy_uri.as_str().into()), ..bare(&self.policy) };
         let predicate = Value::object([
             ("verifier", Value::object([("id", Value::text(&self.verifier))])),
             ("timeVerified", Value::text(self.verified)),

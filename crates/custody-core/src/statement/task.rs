@@ -135,11 +135,11 @@ impl External {
         let uri = descriptor.uri.ok_or_else(|| {
             Refusal::new(Code::ParseFieldMissing, format!("{at}.uri"), "this member", "nothing")
         })?;
-        Ok(Self { artifact, uri })
+        Ok(Self { artifact, uri: uri.into_owned() })
     }
 
-    pub(super) fn to_descriptor(&self) -> Descriptor {
-        Descriptor { uri: Some(self.uri.clone()), ..self.artifact.to_descriptor() }
+    pub(super) fn to_descriptor(&self) -> Descriptor<'_> {
+        Descriptor { uri: Some(self.uri.as_str().into()), ..self.artifact.to_descriptor() }
     }
 }
 
@@ -154,7 +154,7 @@ impl Task {
 impl Predicate for Task {
     const TYPE: &'static str = "https://custody.dev/task/v1";
 
-    fn read(subjects: Vec<Descriptor>, mut object: Object<'_>) -> Result<Self, Refusal> {
+    fn read(subjects: Vec<Descriptor<'_>>, mut object: Object<'_>) -> Result<Self, Refusal> {
         let task = Self {
             authorization: only_statement(&subjects, "authorization")?,
             step: object.parsed("step")?,
@@ -187,7 +187,7 @@ impl Predicate for Task {
         Ok(task)
     }
 
-    fn write(&self) -> (Vec<Descriptor>, Value<'static>) {
+    fn write(&self) -> (Vec<Descriptor<'_>>, Value<'static>) {
         let predicate = Value::object([
             ("step", Value::text(&self.step)),
             ("creator", Value::text(&self.creator)),

@@ -59,7 +59,9 @@ fn an_existing_file_is_never_touched() {
         fs::write(path(name), "precious").unwrap();
     }
     for name in ["taken", "half"] {
-        assert_eq!(write(name).unwrap_err().code, Code::GateDestinationConflict);
+        let refusal = write(name).unwrap_err();
+        assert_eq!(refusal.code, Code::KeyUnavailable);
+        assert!(refusal.expected.contains("never replaced"), "{refusal}");
     }
     for name in ["taken", "half.pub"] {
         assert_eq!(fs::read_to_string(path(name)).unwrap(), "precious");

@@ -1,10 +1,11 @@
-//! Signers against the real tools: openssl, ssh-keygen, ssh-agent.
+//! Signers against the real tools: openssl, ssh-keygen, ssh-agent, SoftHSM.
 #![cfg(test)]
 
 mod agent;
 mod files;
 mod generated;
 mod security_key;
+mod token;
 
 use std::fs;
 use std::io::Write as _;
@@ -63,7 +64,7 @@ fn open_with(path: &Path, passphrase: &str) -> Result<Box<dyn Signer>, Refusal> 
 
 /// Opens a file that needs no passphrase.
 fn open(path: &Path) -> Result<Box<dyn Signer>, Refusal> {
-    let ask = |path: &Path| panic!("a passphrase was asked for {}", path.display());
+    let ask = |what: &str| panic!("{what} was asked for");
     let mut access = Access { agent: None, security_key_provider: None, passphrase: &mut { ask } };
     KeySource::File(path.to_owned()).open(&mut access)
 }

@@ -15,16 +15,15 @@ use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 
 use super::{Authority, earlier};
-use crate::judge::{Case, Subject, Walk};
+use crate::docket::{Asked, Case};
 use crate::policy::{Phase, Policy, Product, listed};
 use crate::report::{Node, NodeKind, Rule};
 
 /// Checks an authorization and gives what it stands on, if that can be found at all.
 pub(crate) fn check<'c>(
-    walk: &mut Walk<'c, '_>,
+    case: &'c Case<'_>,
     id: StatementId,
-) -> Result<Authority<'c>, Refusal> {
-    let case = walk.case;
+) -> Result<(Authority<'c>, Node), Refusal> {
     let signed = case.statement(id, "authorization", Statement::as_authorization)?;
     let authorization = *signed.unverified();
     let request_signed = case.statement(authorization.request, "request", Statement::as_request)?;
@@ -61,8 +60,7 @@ pub(crate) fn check<'c>(
     let people = people(case, &authority, &proposers);
     node.check(Rule::SignoffPeople, people);
     node.check(Rule::SignoffObjections, objections(case, &authority));
-    walk.nodes.push(node);
-    Ok(authority)
+    Ok((authority, node))
 }
 
 fn known_phase<'p>(
@@ -85,8 +83,9 @@ fn describe(node: &mut Node, authority: &Authority<'_>) {
     node.fact("release", &request.release);
     node.fact("source", &request.source);
     let approvers = authority.authorization.approvers.iter();
-    let people: Vec<String> =
+    let mut people: Vec<String> =
         approvers.map(|approver| format!("{} ({})", approver.person, approver.role)).collect();
+    people.sort();
     node.fact("approved by", people.join(", "));
     node.fact("request", authority.authorization.request);
     node.rests_on.push(authority.authorization.request);
@@ -209,7 +208,7 @@ impl Case<'_> {
 
     /// The authorization of the task that the gate is asked about.
     fn gated(&self) -> Option<&Authorization> {
-        let Subject::Task(id) = self.question?.subject else { return None };
+        let Asked::Gate(id) = self.asked else { return None };
         let task = self.statement(id, "task", Statement::as_task).ok()?;
         let id = task.unverified().authorization;
         let signed = self.statement(id, "authorization", Statement::as_authorization).ok()?;
@@ -218,7 +217,7 @@ impl Case<'_> {
 
     /// Whether the desk or the gate that asks is about to let something happen in this release.
     fn is_being_made(&self, release: &ReleaseId) -> bool {
-        let Some(authorization) = self.gated() else { return self.question.is_none() };
+        let Some(authorization) = self.gated() else { return self.asked == Asked::Desk };
         let request = self.statement(authorization.request, "request", Statement::as_request);
         request.is_ok_and(|signed| signed.unverified().release == *release)
     }

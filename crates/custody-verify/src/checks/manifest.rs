@@ -3,35 +3,36 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
 
-use custody_core::envelope::{Signed, StatementId};
+use custody_core::envelope::{Signed, Signer, StatementId};
 use custody_core::name::{ArtifactName, Pattern};
 use custody_core::statement::{
     Artifact, InputOrigin, Label, Manifest, Origin, Resolution, Resolve, Source, Stage, Statement,
-    Summary, Task, VerificationResult,
+    Summary, Task, VerificationResult, gate_uri, worker_uri,
 };
 use custody_core::{Code, Refusal};
 
-use super::Authority;
-use crate::judge::{Case, Walk, shown, task_missing};
+use super::{Authority, Checked};
+use crate::docket::Case;
+use crate::judge::shown;
 use crate::policy::Step;
 use crate::report::{LEVEL, Node, NodeKind, Rule, resource_uri};
+use crate::walk::{Memo, task_missing};
 
 const NO_ENVIRONMENT: &str = "this policy demands nothing of the machine; what the manifest says of it is the worker's claim";
 const NO_RECEIPT: &str = "this policy asks for no receipts; times are the signers' own";
 
-/// Checks a manifest, its task and its authorization. Gives the manifests that it rests on.
-pub(crate) fn check(walk: &mut Walk<'_, '_>, id: StatementId) -> Vec<StatementId> {
-    let case = walk.case;
+/// Checks a manifest.
+pub(crate) fn check<'c>(case: &'c Case<'_>, memo: &mut Memo<'c>, id: StatementId) -> Checked {
     let mut node = Node::new(NodeKind::Manifest, Some(id), format!("manifest {}", id.short()));
     let signed = match case.statement(id, "manifest", Statement::as_manifest) {
         Ok(signed) => signed,
         Err(refusal) => {
             node.check(Rule::ManifestSignature, Err(refusal));
-            walk.nodes.push(node);
-            return Vec::new();
+            return Checked::dead_end(node);
         }
     };
     let manifest = *signed.unverified();
@@ -39,47 +40,48 @@ pub(crate) fn check(walk: &mut Walk<'_, '_>, id: StatementId) -> Vec<StatementId
     node.rests_on.push(manifest.task);
     node.rests_on.extend(&manifest.upstream);
     describe(&mut node, manifest);
-    let position = walk.nodes.len();
-    walk.nodes.push(node);
-    let checks = match context(walk, manifest) {
-        Err(refusal) => {
-            let mut node = Node::new(NodeKind::Manifest, None, String::new());
-            node.check(Rule::ManifestTask, Err(refusal));
-            node
-        }
-        Ok((task, step, authority)) => {
-            checks(case, id, &signed, &Context { manifest, task, step, authority: &authority })
-        }
-    };
-    walk.task(manifest.task);
-    if let Some(node) = walk.nodes.get_mut(position) {
-        node.facts.extend(checks.facts);
-        node.checks.extend(checks.checks);
+    let task = case.statement(manifest.task, "task", Statement::as_task);
+    let authorization = task.as_ref().ok().map(|task| task.unverified().authorization);
+    let context = task
+        .map_err(|refusal| task_missing(refusal, manifest))
+        .and_then(|task| Context::of(manifest, task.unverified(), case, memo));
+    match context {
+        Err(refusal) => node.check(Rule::ManifestTask, Err(refusal)),
+        Ok(context) => checks(&mut node, case, id, &signed, &context),
     }
-    manifest.upstream.clone()
+    Checked {
+        node: Arc::new(node),
+        authorization,
+        task: Some(manifest.task),
+        upstream: manifest.upstream.clone(),
+    }
 }
 
 struct Context<'x> {
     manifest: &'x Manifest,
     task: &'x Task,
     step: &'x Step,
-    authority: &'x Authority<'x>,
+    authority: Authority<'x>,
 }
 
-fn context<'c>(
-    walk: &mut Walk<'c, '_>,
-    manifest: &Manifest,
-) -> Result<(&'c Task, &'c Step, Authority<'c>), Refusal> {
-    let task = walk.case.statement(manifest.task, "task", Statement::as_task);
-    let task = *task.map_err(|refusal| task_missing(refusal, manifest))?.unverified();
-    let authority = walk.authority(task.authorization)?;
-    Ok((task, authority.product.step(&task.step)?, authority))
+impl<'x> Context<'x> {
+    fn of(
+        manifest: &'x Manifest,
+        task: &'x Task,
+        case: &'x Case<'_>,
+        memo: &mut Memo<'x>,
+    ) -> Result<Self, Refusal> {
+        let authority = memo.authority(case, task.authorization)?;
+        Ok(Self { manifest, task, step: authority.product.step(&task.step)?, authority })
+    }
 }
 
 fn describe(node: &mut Node, manifest: &Manifest) {
     let bytes =
         manifest.artifacts.iter().fold(0_u64, |sum, artifact| sum.saturating_add(artifact.size));
-    node.fact("made", format!("{} artifacts, {bytes} bytes", manifest.artifacts.len()));
+    let count = manifest.artifacts.len();
+    let noun = if count == 1 { "artifact" } else { "artifacts" };
+    node.fact("made", format!("{count} {noun}, {bytes} bytes"));
     node.fact("ran", format!("{} to {}", manifest.started, manifest.finished));
     if let Some(destination) = &manifest.destination {
         node.fact("published to", shown(destination));
@@ -87,15 +89,17 @@ fn describe(node: &mut Node, manifest: &Manifest) {
 }
 
 fn checks(
+    node: &mut Node,
     case: &Case<'_>,
     id: StatementId,
     signed: &Signed<&Manifest>,
     context: &Context<'_>,
-) -> Node {
-    let mut node = Node::new(NodeKind::Manifest, None, String::new());
+) {
     let (policy, step) = (context.authority.policy, context.step);
     let perform = |signer: &_| {
-        case.entitled(policy, signer, &step.perform, context.manifest.finished, "the manifest")
+        let finished = context.manifest.finished;
+        let machine = case.entitled(policy, signer, &step.perform, finished, "the manifest")?;
+        named("builder.id", worker_uri(&machine), &context.manifest.builder).map(|()| machine)
     };
     let verified = signed.clone().verify(NonZeroU32::MIN, perform);
     if let Ok(verified) = &verified {
@@ -110,7 +114,15 @@ fn checks(
     node.check(Rule::ManifestTime, time(case, context));
     node.check(Rule::ManifestSingle, single(case, id, context));
     node.not_required(Rule::ManifestReceipt, NO_RECEIPT);
-    node
+}
+
+/// SLSA has a consumer accept certain pairs of signer and name only. Here there is one name for each
+/// signer.
+fn named(member: &str, expected: String, found: &str) -> Result<(), Refusal> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(Refusal::new(Code::PolicyKeyPurpose, member, expected, shown(found)))
 }
 
 fn as_asked(context: &Context<'_>) -> Result<(), Refusal> {
@@ -345,7 +357,7 @@ fn from_upstream(
     }
     let empty = BTreeMap::new();
     let from_here = used.get(&InputOrigin::Manifest(id)).unwrap_or(&empty);
-    let approved = Approved::of(context.authority, id);
+    let approved = Approved::of(&context.authority, id);
     let fits = |patterns: &[&Pattern], name: &ArtifactName| {
         patterns.iter().any(|pattern| pattern.matches(name))
     };
@@ -490,11 +502,11 @@ fn time(case: &Case<'_>, context: &Context<'_>) -> Result<(), Refusal> {
 
 /// One task authorizes one result. Of several only the one holds that a person's signed word names.
 fn single(case: &Case<'_>, id: StatementId, context: &Context<'_>) -> Result<(), Refusal> {
-    let results = entitled_results(case, context.manifest.task, context.step, context.authority);
+    let results = entitled_results(case, context.manifest.task, context.step, &context.authority);
     if results.len() < 2 {
         return Ok(());
     }
-    if superseded(case, context.manifest.task, context.authority) == Some(id) {
+    if superseded(case, context.manifest.task, &context.authority) == Some(id) {
         return Ok(());
     }
     let both: Vec<String> = results.iter().map(ToString::to_string).collect();
@@ -673,7 +685,8 @@ fn trusted_summary(
     authority: &Authority<'_>,
 ) -> bool {
     let content = *summary.unverified();
-    let gate = |signer: &_| {
+    let gate = |signer: &Signer| {
+        named("verifier.id", gate_uri(&signer.key), &content.verifier)?;
         let purpose = "the verification summary";
         case.entitled(authority.policy, signer, &step.summaries, content.verified, purpose)
     };

@@ -3,24 +3,25 @@
 use alloc::format;
 use alloc::string::{String, ToString};
 
-use custody_core::digest::Digests;
-use custody_core::statement::{Artifact, Manifest};
+use custody_core::envelope::StatementId;
+use custody_core::statement::Artifact;
 use custody_core::{Code, Refusal};
 
-use crate::judge::{Case, shown};
+use crate::docket::Case;
+use crate::judge::shown;
+use crate::walk::File;
 
 /// The artifact that the file is, if the manifest lists it by name, size and every digest.
 pub(crate) fn explained<'m>(
-    case: &Case<'_>,
-    manifest: Option<&'m Manifest>,
-    name: &str,
-    digests: &Digests,
-    size: u64,
+    case: &'m Case<'_>,
+    manifest: Option<StatementId>,
+    file: &File<'_>,
 ) -> Result<&'m Artifact, Refusal> {
+    let File { name, digests, size } = *file;
     let at = format!("file {}", shown(name));
     let named =
         |artifact: &&Artifact| artifact.name.as_str() == name || artifact.name.file_name() == name;
-    let Some(manifest) = manifest else {
+    let Some(id) = manifest else {
         // what was published under the name is what the file's holder expects
         let known = case.manifests().filter_map(|(id, manifest)| {
             Some((id, manifest, manifest.artifacts.iter().find(named)?))
@@ -44,13 +45,13 @@ pub(crate) fn explained<'m>(
             ),
         });
     };
-    let same_digest = |artifact: &&Artifact| artifact.digests.sha256 == digests.sha256;
-    let artifact = manifest.artifacts.iter().filter(same_digest).find(named).ok_or_else(|| {
-        let known = manifest
-            .artifacts
-            .iter()
-            .find(same_digest)
-            .map_or_else(String::new, |artifact| artifact.name.to_string());
+    let same_digest = || {
+        let makers = case.makers(digests.sha256);
+        makers.filter(|(signed, ..)| signed.id() == id).map(|(_, _, artifact)| artifact)
+    };
+    let artifact = same_digest().find(named).ok_or_else(|| {
+        let known =
+            same_digest().next().map_or_else(String::new, |artifact| artifact.name.to_string());
         Refusal::new(Code::ArtUnlisted, at.clone(), format!("the name {known}"), shown(name))
     })?;
     if artifact.size != size {

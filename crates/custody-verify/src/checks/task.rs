@@ -12,15 +12,16 @@ use custody_core::name::{ArtifactName, Pattern};
 use custody_core::statement::{Label, Origin, Request, Statement, Task};
 use custody_core::{Code, Refusal};
 
-use super::Authority;
 use super::manifest::{self, Approved};
-use crate::judge::{Case, Walk, shown};
+use super::{Authority, Checked};
+use crate::docket::{Asked, Case};
+use crate::judge::shown;
 use crate::policy::{Step, StepInput, listed};
 use crate::report::{AcceptedInput, Node, NodeKind, Rule};
+use crate::walk::Memo;
 
-/// Checks a task. Gives the decision manifest that it is a product of, if it is one.
-pub(crate) fn check(walk: &mut Walk<'_, '_>, id: StatementId) -> Option<StatementId> {
-    let case = walk.case;
+/// Checks a task. What it rests on is the decision manifest that it is a product of, if it is one.
+pub(crate) fn check<'c>(case: &'c Case<'_>, memo: &mut Memo<'c>, id: StatementId) -> Checked {
     let mut node = Node::new(NodeKind::Task, Some(id), format!("task {}", id.short()));
     let signed = match case.statement(id, "task", Statement::as_task) {
         Ok(signed) => signed,
@@ -31,23 +32,21 @@ pub(crate) fn check(walk: &mut Walk<'_, '_>, id: StatementId) -> Option<Statemen
                 refusal.code
             };
             node.check(Rule::TaskSignature, Err(Refusal { code, ..refusal }));
-            walk.nodes.push(node);
-            return None;
+            return Checked::dead_end(node);
         }
     };
     let task = *signed.unverified();
     node.title = format!("task of step {}", task.step);
     node.fact("created by", shown(&task.creator));
     node.rests_on.push(task.authorization);
-    let authority = walk.authority(task.authorization);
+    let authority = memo.authority(case, task.authorization);
     let allowed =
         authority.and_then(|authority| Ok((authority.product.step(&task.step)?, authority)));
     let (step, authority) = match allowed {
         Ok(allowed) => allowed,
         Err(refusal) => {
             node.check(Rule::TaskContent, Err(refusal));
-            walk.nodes.push(node);
-            return None;
+            return Checked { authorization: Some(task.authorization), ..Checked::dead_end(node) };
         }
     };
     let mut made_by = None;
@@ -65,8 +64,11 @@ pub(crate) fn check(walk: &mut Walk<'_, '_>, id: StatementId) -> Option<Statemen
     node.check(Rule::TaskContent, content(task, step, &authority));
     node.check(Rule::TaskInputs, inputs(case, task, step, &authority));
     node.check(Rule::TaskTime, time(case, id, task, step, &authority));
-    walk.nodes.push(node);
-    made_by
+    Checked {
+        authorization: Some(task.authorization),
+        upstream: made_by.into_iter().collect(),
+        ..Checked::dead_end(node)
+    }
 }
 
 fn by_scheduler(
@@ -95,20 +97,16 @@ fn by_decision(
         let task = case.statement(task, "task", Statement::as_task);
         task.is_ok_and(|task| task.unverified().authorization == signed.unverified().authorization)
     };
-    let lists = |id: &&StatementId| {
-        let signed = case.statement(**id, "manifest", Statement::as_manifest);
-        signed.is_ok_and(|signed| {
-            let manifest = *signed.unverified();
-            manifest.step == *decision && same_authority(manifest.task)
-        })
-    };
     // one that may say so before one that may not: nobody's word can crowd out the decision
-    let made = payload
-        .map(|payload| case.decisions(payload).iter().filter(lists).collect::<Vec<_>>())
-        .unwrap_or_default();
+    let made: Vec<StatementId> = payload
+        .into_iter()
+        .flat_map(|payload| case.makers(payload))
+        .filter(|(_, manifest, _)| manifest.step == *decision && same_authority(manifest.task))
+        .map(|(signed, ..)| signed.id())
+        .collect();
     let step = authority.product.step(decision)?;
-    let entitled = made.iter().find(|id| manifest::is_entitled(case, ***id, step, authority));
-    entitled.or(made.first()).map(|id| **id).ok_or_else(|| {
+    let entitled = made.iter().find(|id| manifest::is_entitled(case, **id, step, authority));
+    entitled.or(made.first()).copied().ok_or_else(|| {
         let expected = format!("a product of step {decision} in phase {}", authority.request.phase);
         Refusal::new(
             Code::ChainTaskMissing,
@@ -363,7 +361,7 @@ fn time(
             task.deadline,
         );
     }
-    let starts_now = case.question.is_some_and(|question| matches!(question.subject, crate::judge::Subject::Task(subject) if subject == id));
+    let starts_now = case.asked == Asked::Gate(id);
     if starts_now && case.now > task.deadline {
         return refuse(Code::ChainStale, format!("a start by {}", task.deadline), case.now);
     }

@@ -63,7 +63,7 @@ pub(crate) struct ProposeArgs {
 pub(super) fn run(args: &ProposeArgs, ui: &Ui) -> Result<(), Error> {
     let store = args.store.open()?;
     let created = now()?;
-    let (policies, _) = trusted(&store, created)?;
+    let policies = trusted(&store, created)?;
     let request = request(args, &store, &policies, created)?;
     let (_, policy) = policies.newest();
     let signer = args.key.open()?;

@@ -82,7 +82,8 @@ pub(crate) struct SignoffArgs {
     request: StatementId,
     #[command(flatten)]
     word: Option<WordArgs>,
-    /// The person's key: a PKCS#8 PEM or OpenSSH file, a security key's file, or agent:FINGERPRINT
+    /// The person's key: a PKCS#8 PEM or OpenSSH file, a security key's file, agent:FINGERPRINT, or a
+    /// pkcs11: URI
     #[arg(long, value_name = "KEY", requires = "person", required_unless_present = "statement")]
     key: Option<String>,
     #[command(flatten)]
@@ -116,7 +117,7 @@ fn compose(
 
 pub(super) fn show(args: &ShowArgs, ui: &Ui) -> Result<(), Error> {
     let store = args.store.open()?;
-    let (policies, _) = trusted(&store, now()?)?;
+    let policies = trusted(&store, now()?)?;
     let content = request(&store, &policies, args.request)?;
     let mut text = describe(&content, args.request);
     let signoff =
@@ -150,7 +151,7 @@ pub(super) fn show(args: &ShowArgs, ui: &Ui) -> Result<(), Error> {
 
 pub(super) fn sign_off(args: &SignoffArgs, ui: &Ui) -> Result<(), Error> {
     let store = args.store.open()?;
-    let (policies, _) = trusted(&store, now()?)?;
+    let policies = trusted(&store, now()?)?;
     let content = request(&store, &policies, args.request)?;
     let envelope = match (&args.word, &args.key, &args.statement, &args.signature) {
         (Some(word), Some(key), None, None) => {

@@ -1,0 +1,294 @@
+//! The docket: evidence whose signatures were held against the keys of the policies, once, for any
+//! number of questions.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::ToString;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use custody_core::digest::{Digests, Sha256};
+use custody_core::envelope::{Envelope, Payload as _, PolicyText, Signed, StatementId};
+use custody_core::key::KeyId;
+use custody_core::statement::{Artifact, Label, Manifest, Statement};
+use custody_core::time::Time;
+use custody_core::{Code, Refusal};
+
+use crate::evidence::Evidence;
+use crate::judge::MAX_STATEMENTS;
+use crate::trust::PolicyChain;
+
+/// Does the same work on many items: one after the other, or side by side where the caller has the
+/// cores for it. The results are in the order of the items.
+pub trait Spread {
+    /// The result of `work` for each item.
+    fn map<T: Sync, R: Send>(&self, items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R>;
+}
+
+/// One after the other.
+#[derive(Clone, Copy, Debug)]
+pub struct InTurn;
+
+impl Spread for InTurn {
+    fn map<T: Sync, R: Send>(&self, items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+        items.iter().map(work).collect()
+    }
+}
+
+/// Evidence whose signatures were held against the keys of the policies and whose payloads were read,
+/// each once. Nothing in it is believed yet: that a known key signed says nothing of what it may say.
+#[derive(Debug)]
+pub struct Docket<'e> {
+    pub(crate) case: Case<'e>,
+}
+
+impl<'e> Docket<'e> {
+    /// Opens all evidence, to be judged by these policies for the moment `now`.
+    pub fn open(
+        evidence: &'e Evidence,
+        policies: &'e PolicyChain,
+        now: Time,
+        spread: &impl Spread,
+    ) -> Self {
+        let opened = Arc::new(Opened::of(evidence, policies, spread));
+        let too_many = evidence.len() > MAX_STATEMENTS;
+        let latest = policies.seen().map_or(now, |seen| now.max(seen));
+        let asked = Asked::File;
+        Self { case: Case { asked, policies, evidence, now: latest, clock: now, opened, too_many } }
+    }
+
+    /// What could be read and was signed by a known key, by statement id.
+    pub fn statements(&self) -> impl Iterator<Item = &Signed<Statement>> {
+        self.case.opened.statements.values().filter_map(|opened| opened.as_ref().ok())
+    }
+}
+
+/// What is asked, as far as it changes what holds for a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// The desk counts sign-offs.
+    Desk,
+    /// Somebody holds a file.
+    File,
+    /// The gate of this task.
+    Gate(StatementId),
+}
+
+type Statements = BTreeMap<StatementId, Result<Signed<Statement>, Refusal>>;
+
+/// Evidence by what it is about.
+#[derive(Debug, Default)]
+struct Opened {
+    statements: Statements,
+    manifests_of_task: BTreeMap<StatementId, Vec<StatementId>>,
+    about: BTreeMap<StatementId, Vec<StatementId>>,
+    summaries: Vec<StatementId>,
+    /// Which manifest lists which bytes, and at which place; sorted.
+    products: Vec<(Sha256, StatementId, usize)>,
+}
+
+impl Opened {
+    fn of(evidence: &Evidence, policies: &PolicyChain, spread: &impl Spread) -> Self {
+        let mut opened = Self::default();
+        if evidence.len() > MAX_STATEMENTS {
+            return opened;
+        }
+        let envelopes: Vec<&Envelope> = evidence.iter().collect();
+        let results =
+            spread.map(&envelopes, |envelope| envelope.open::<Statement>(policies.keyring()));
+        opened.statements = envelopes.iter().map(|envelope| envelope.id()).zip(results).collect();
+        for (id, result) in &opened.statements {
+            match result.as_ref().map(Signed::unverified) {
+                Ok(Statement::Manifest(manifest)) => {
+                    opened.manifests_of_task.entry(manifest.task).or_default().push(*id);
+                    let digests = manifest.artifacts.iter().map(|made| made.digests.sha256);
+                    opened
+                        .products
+                        .extend(digests.enumerate().map(|(place, sha256)| (sha256, *id, place)));
+                }
+                Ok(Statement::Signoff(signoff)) => {
+                    opened.about.entry(signoff.request).or_default().push(*id);
+                }
+                Ok(Statement::Resolution(resolution)) => {
+                    opened.about.entry(resolution.task).or_default().push(*id);
+                }
+                Ok(Statement::Intent(intent)) => {
+                    opened.about.entry(intent.task).or_default().push(*id);
+                }
+                Ok(Statement::Summary(_)) => opened.summaries.push(*id),
+                _ => {}
+            }
+        }
+        opened.products.sort_unstable();
+        opened
+    }
+}
+
+/// Everything that stays the same during one judgement.
+#[derive(Clone, Debug)]
+pub(crate) struct Case<'e> {
+    pub(crate) asked: Asked,
+    pub(crate) policies: &'e PolicyChain,
+    pub(crate) evidence: &'e Evidence,
+    /// What is judged for: never earlier than a time that was verified before.
+    pub(crate) now: Time,
+    pub(crate) clock: Time,
+    opened: Arc<Opened>,
+    pub(crate) too_many: bool,
+}
+
+impl Case<'_> {
+    /// The same with another thing asked.
+    pub(crate) fn asked(&self, asked: Asked) -> Self {
+        Self { asked, ..self.clone() }
+    }
+
+    /// The statement of this id, signed by a known key and of the wanted kind. Who may have signed it
+    /// is for the caller to verify.
+    pub(crate) fn statement<T>(
+        &self,
+        id: StatementId,
+        kind: &'static str,
+        part: impl FnOnce(&Statement) -> Option<&T>,
+    ) -> Result<Signed<&T>, Refusal> {
+        let at = || format!("{kind} {}", id.short());
+        match self.opened.statements.get(&id) {
+            None => {
+                let expected = format!("the {kind} {id}");
+                Err(Refusal::new(
+                    Code::ChainLinkMissing,
+                    at(),
+                    expected,
+                    "it is not among the evidence",
+                ))
+            }
+            Some(Err(refusal)) => Err(refusal.clone().within(&at())),
+            Some(Ok(signed)) => signed.narrow(part).ok_or_else(|| {
+                Refusal::new(
+                    Code::StmtPredicateType,
+                    at(),
+                    format!("a {kind}"),
+                    format!("a {}", signed.unverified().kind()),
+                )
+            }),
+        }
+    }
+
+    /// All manifests of a task that a known key signed.
+    pub(crate) fn manifests_of(&self, task: StatementId) -> &[StatementId] {
+        self.opened.manifests_of_task.get(&task).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Statements by people about a request or a task.
+    pub(crate) fn about(&self, id: StatementId) -> impl Iterator<Item = &Signed<Statement>> {
+        let ids = self.opened.about.get(&id).map(Vec::as_slice).unwrap_or_default();
+        ids.iter().filter_map(|id| self.opened.statements.get(id)?.as_ref().ok())
+    }
+
+    pub(crate) fn summaries(&self) -> &[StatementId] {
+        &self.opened.summaries
+    }
+
+    /// All manifests that a known key signed.
+    pub(crate) fn manifests(&self) -> impl Iterator<Item = (StatementId, &Manifest)> {
+        self.opened.statements.iter().filter_map(|(id, opened)| {
+            Some((*id, opened.as_ref().ok()?.unverified().as_manifest()?))
+        })
+    }
+
+    /// The manifests that list a file of these bytes, each with the artifact.
+    pub(crate) fn makers(
+        &self,
+        sha256: Sha256,
+    ) -> impl Iterator<Item = (&Signed<Statement>, &Manifest, &Artifact)> {
+        let products = &self.opened.products;
+        let first = products.partition_point(|(known, _, _)| *known < sha256);
+        let listed = products.get(first..).unwrap_or_default().iter();
+        listed.take_while(move |(known, _, _)| *known == sha256).filter_map(|(_, id, place)| {
+            let signed = self.opened.statements.get(id)?.as_ref().ok()?;
+            let manifest = signed.unverified().as_manifest()?;
+            Some((signed, manifest, manifest.artifacts.get(*place)?))
+        })
+    }
+
+    /// The manifests that list a file of these bytes: first those of the step that was asked for; of
+    /// these first those that a machine signed which may, or once might, perform the step; of those
+    /// first the publications.
+    pub(crate) fn candidates(&self, digests: &Digests, maker: Option<&Label>) -> Vec<StatementId> {
+        let (_, newest) = self.policies.newest();
+        let irrevocable = |manifest: &Manifest| {
+            newest
+                .products
+                .values()
+                .filter_map(|product| product.steps.get(&manifest.step))
+                .any(|step| step.irrevocable)
+        };
+        let mut found: Vec<_> = self
+            .makers(digests.sha256)
+            .map(|(signed, manifest, _)| {
+                let other = maker.is_some_and(|step| *step != manifest.step);
+                let stranger = !self.may_perform(signed, &manifest.step);
+                (other, stranger, !irrevocable(manifest), signed.id())
+            })
+            .collect();
+        found.sort_unstable();
+        found.dedup();
+        found.into_iter().map(|(_, _, _, id)| id).collect()
+    }
+
+    /// Whether somebody who could perform the step signed the statement of this id.
+    pub(crate) fn could_perform_by_id(&self, id: StatementId, step: &Label) -> bool {
+        let opened = self.opened.statements.get(&id).and_then(|opened| opened.as_ref().ok());
+        opened.is_some_and(|signed| self.could_perform(signed, step))
+    }
+
+    /// Whether some policy of the chain let a signer perform the step, revoked or not.
+    pub(crate) fn could_perform(&self, signed: &Signed<Statement>, step: &Label) -> bool {
+        signed.signers().iter().any(|signer| self.lets_perform(&signer.key, step))
+    }
+
+    fn may_perform(&self, signed: &Signed<Statement>, step: &Label) -> bool {
+        let mut signers = signed.signers().iter();
+        signers.any(|signer| {
+            self.policies.revocation(&signer.key).is_none() && self.lets_perform(&signer.key, step)
+        })
+    }
+
+    fn lets_perform(&self, key: &KeyId, step: &Label) -> bool {
+        self.policies.iter().any(|(_, policy)| {
+            let mut steps = policy.products.values().filter_map(|product| product.steps.get(step));
+            policy.owner(key).is_some_and(|owner| steps.any(|step| step.perform.contains(owner)))
+        })
+    }
+
+    /// Whether the newest policy holds at all now.
+    pub(crate) fn fresh(&self) -> Result<(), Refusal> {
+        let (id, newest) = self.policies.newest();
+        if self.now < newest.expires {
+            return Ok(());
+        }
+        let at = format!("policy {} ({})", newest.version, id.short());
+        Err(Refusal::new(
+            Code::PolicyExpired,
+            at,
+            format!("a time before {}", newest.expires),
+            self.now.to_string(),
+        ))
+    }
+
+    /// Envelopes whose signatures do not fit their bytes any more: what was changed on the way.
+    pub(crate) fn damaged(&self) -> Vec<StatementId> {
+        let changed = |(id, opened): (&StatementId, &Result<Signed<Statement>, Refusal>)| {
+            let code = opened.as_ref().err()?.code;
+            let foreign = || {
+                self.evidence
+                    .get(*id)
+                    .is_some_and(|envelope| envelope.payload_type() != PolicyText::TYPE)
+            };
+            let damaged =
+                code == Code::EnvSignatureInvalid || (code == Code::EnvPayloadType && foreign());
+            damaged.then_some(*id)
+        };
+        self.opened.statements.iter().filter_map(changed).collect()
+    }
+}
