@@ -26,8 +26,8 @@ pub(crate) enum Error {
     Refused(Refusal),
     /// A whole report says no.
     Rejected(Box<Report>),
-    /// A policy's text is at fault.
-    Policy { path: PathBuf, fault: PolicyFault },
+    /// A policy's text is at fault, at these places.
+    Policy { path: PathBuf, faults: Vec<PolicyFault> },
     /// A task's command failed.
     CommandFailed { step: String, end: String, log: PathBuf },
     /// The system did not play along.

@@ -3,6 +3,7 @@
 //! `commands/` has one file per verb, `context` what they share, `ui` all that is ever printed, and
 //! `error` how a command ends.
 
+mod chart;
 mod commands;
 mod context;
 mod error;
@@ -25,25 +26,24 @@ fn main() -> ExitCode {
         Err(error) => return ui::usage(&error),
     };
     let ui = Ui::new(custody.json, custody.quiet);
-    if let Err(error) = one_thread_if_there_are_no_more() {
-        return ui.failed(&error);
-    }
     // a panic has printed where it happened; whoever called learns that it is our bug
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| custody.run(&ui))) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        gather_threads().and_then(|()| custody.run(&ui))
+    })) {
+        Ok(Ok(())) => ui.succeeded(),
         Ok(Err(error)) => ui.failed(&error),
         Err(_) => ExitCode::from(error::BUG),
     }
 }
 
-/// Where no threads can be started, the work is done by this one.
-fn one_thread_if_there_are_no_more() -> Result<(), Error> {
-    let threads = rayon::ThreadPoolBuilder::new;
-    threads()
-        .build_global()
-        .or_else(|_| threads().num_threads(1).use_current_thread().build_global())
-        .map_err(|error| {
-            let (at, expected) = ("this machine", "a thread to work with");
-            Refusal::new(Code::GateUnavailable, at, expected, error.to_string()).into()
-        })
+/// The threads that hash and check signatures. Where the system starts none, this one does their work;
+/// where it starts too few, rayon would panic at the first file.
+fn gather_threads() -> Result<(), Error> {
+    let threads = rayon::ThreadPoolBuilder::new();
+    let alone = std::thread::Builder::new().spawn(|| ()).is_err();
+    let threads = if alone { threads.num_threads(1).use_current_thread() } else { threads };
+    threads.build_global().map_err(|error| {
+        let expected = "threads to work with, one for each processor";
+        Refusal::new(Code::GateUnavailable, "this machine", expected, error.to_string()).into()
+    })
 }

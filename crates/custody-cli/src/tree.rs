@@ -30,20 +30,43 @@ pub(crate) fn shown(text: &str) -> String {
     clean
 }
 
-fn fact<'n>(node: &'n Node, word: &str) -> Option<&'n str> {
+/// What a document says of itself under this word.
+pub(crate) fn fact<'n>(node: &'n Node, word: &str) -> Option<&'n str> {
     node.facts.iter().find(|(known, _)| *known == word).map(|(_, value)| value.as_str())
 }
 
+/// The documents of a report, to walk from each to those that it rests on.
+pub(crate) struct Documents<'r>(BTreeMap<StatementId, &'r Node>);
+
+impl<'r> Documents<'r> {
+    pub(crate) fn of(report: &'r Report) -> Self {
+        Self(report.nodes().filter_map(|node| Some((node.id?, node))).collect())
+    }
+
+    pub(crate) fn get(&self, id: StatementId) -> Option<&'r Node> {
+        self.0.get(&id).copied()
+    }
+
+    /// What a document rests on, as far as the report has nodes for it: what allowed it first, then by
+    /// name.
+    pub(crate) fn below(&self, node: &Node) -> Vec<&'r Node> {
+        let mut below: Vec<&Node> = node.rests_on.iter().filter_map(|id| self.get(*id)).collect();
+        below.sort_by_key(|child| (child.kind == NodeKind::Manifest, &child.title, child.id));
+        below.dedup_by_key(|child| child.id);
+        below
+    }
+}
+
 struct Drawing<'r> {
-    nodes: BTreeMap<StatementId, &'r Node>,
+    documents: Documents<'r>,
     drawn: BTreeSet<StatementId>,
     text: String,
 }
 
 /// The tree of an accepted chain.
 pub(crate) fn accepted(report: &Report) -> String {
-    let nodes = report.nodes().filter_map(|node| Some((node.id?, node))).collect();
-    let mut drawing = Drawing { nodes, drawn: BTreeSet::new(), text: String::new() };
+    let documents = Documents::of(report);
+    let mut drawing = Drawing { documents, drawn: BTreeSet::new(), text: String::new() };
     let release =
         report.accepted().map(|accepted| accepted.release().to_string()).unwrap_or_default();
     let _infallible = writeln!(
@@ -85,15 +108,13 @@ fn summary(report: &Report) -> String {
 impl Drawing<'_> {
     /// What a document rests on, grouped so that 500 alike do not hide the one that differs.
     fn children(&mut self, node: &Node, indent: &str) {
-        let mut lines: Vec<(String, Option<StatementId>)> = Vec::new();
+        let mut lines: Vec<(String, Option<&Node>)> = Vec::new();
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        let nodes = self.nodes.clone();
-        for id in &node.rests_on {
-            let Some(child) = nodes.get(id) else { continue };
+        for child in self.documents.below(node) {
             let count = counts.entry(child.title.as_str()).or_default();
             *count += 1;
             if *count <= DRAWN {
-                lines.push((headline(child), Some(*id)));
+                lines.push((headline(child), Some(child)));
             }
         }
         for (title, count) in counts.into_iter().filter(|(_, count)| *count > DRAWN) {
@@ -105,13 +126,13 @@ impl Drawing<'_> {
             lines.push((format!("source {BOLD}{}{BOLD:#}", shown(source)), None));
         }
         let last = lines.len().saturating_sub(1);
-        for (i, (line, id)) in lines.into_iter().enumerate() {
+        for (i, (line, child)) in lines.into_iter().enumerate() {
             let (branch, deeper) =
                 if i == last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
-            let again = id.is_some_and(|id| !self.drawn.insert(id));
+            let again = child.and_then(|child| child.id).is_some_and(|id| !self.drawn.insert(id));
             let mark = if again { format!(" {DIM}(see above){DIM:#}") } else { String::new() };
             let _infallible = writeln!(self.text, "{indent}{branch}{line}{mark}");
-            if let Some(child) = id.filter(|_| !again).and_then(|id| nodes.get(&id)) {
+            if let Some(child) = child.filter(|_| !again) {
                 self.children(child, &format!("{indent}{deeper}"));
             }
         }

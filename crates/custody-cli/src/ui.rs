@@ -1,14 +1,16 @@
 //! The only place that prints. Results go to standard output, everything else to standard error.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, Write};
+use std::path::Path;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use anstream::{eprint, eprintln, print, println};
 use anstyle::{AnsiColor, Style};
 use custody_core::json::Value;
 use custody_core::{Code, Refusal};
 use custody_verify::Report;
+use custody_verify::policy::PolicyFault;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::error::{Error, USAGE};
@@ -23,19 +25,24 @@ pub(crate) const BOLD: Style = Style::new().bold();
 pub(crate) struct Ui {
     json: bool,
     quiet: bool,
+    /// Why something that was to go to standard output did not.
+    unsaid: OnceLock<io::Error>,
 }
 
 /// Ends the command for `clap`: help and version succeed, all else is wrong usage.
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() {
         // it repeats words of the command line, which a shell may have taken from names of files
-        eprint!(
-            "{}",
-            error.render().to_string().split('\n').map(tree::shown).collect::<Vec<_>>().join("\n")
-        );
+        let lines = error.render().to_string();
+        complain(&lines.split('\n').map(tree::shown).collect::<Vec<_>>().join("\n"));
         return ExitCode::from(USAGE);
     }
     if error.print().is_ok() { ExitCode::SUCCESS } else { ExitCode::from(USAGE) }
+}
+
+/// To standard error, where nobody may listen: there is no other place to say that.
+fn complain(text: &str) {
+    anstream::stderr().write_all(text.as_bytes()).unwrap_or_default();
 }
 
 /// Text for people as it leaves us: of what a terminal obeys, only line breaks and our own styles. What
@@ -75,48 +82,75 @@ fn json(value: &Value<'_>) -> String {
 
 impl Ui {
     pub(crate) const fn new(json: bool, quiet: bool) -> Self {
-        Self { json, quiet }
+        Self { json, quiet, unsaid: OnceLock::new() }
+    }
+
+    /// To standard output, at once. What could not be said is remembered, and the command does not
+    /// succeed: whoever called would take silence for an answer.
+    fn say(&self, text: &str) {
+        let end = if text.ends_with('\n') { "" } else { "\n" };
+        let mut out = anstream::stdout().lock();
+        let said = out.write_all(text.as_bytes()).and_then(|()| out.write_all(end.as_bytes()));
+        if let Err(error) = said.and_then(|()| out.flush()) {
+            self.unsaid.get_or_init(|| error);
+        }
+    }
+
+    /// How a command ends that did all that it was asked for.
+    pub(crate) fn succeeded(self) -> ExitCode {
+        match self.unsaid.into_inner() {
+            None => ExitCode::SUCCESS,
+            Some(error) => {
+                let error = Error::io("standard output".as_ref())(error);
+                complain(&tame(&error_text(&error)));
+                ExitCode::from(error.exit())
+            }
+        }
+    }
+
+    /// Whether a machine reads.
+    pub(crate) const fn is_json(&self) -> bool {
+        self.json
     }
 
     /// A result: text for people, or the value for machines.
     pub(crate) fn result(&self, text: &str, value: impl FnOnce() -> Value<'static>) {
         if self.json {
-            println!("{}", json(&value()));
+            self.say(&json(&value()));
         } else {
-            print!("{}", tame(text));
-            if !text.ends_with('\n') {
-                println!();
-            }
+            self.say(&tame(text));
         }
     }
 
     /// Bytes as they are: a statement, a bundle, completions.
     #[expect(clippy::unused_self, reason = "printing is the user interface's")]
     pub(crate) fn raw(&self, bytes: &[u8]) -> Result<(), Error> {
-        std::io::stdout().write_all(bytes).map_err(Error::io("standard output".as_ref()))
+        let mut out = io::stdout().lock();
+        let said = out.write_all(bytes).and_then(|()| out.flush());
+        said.map_err(Error::io("standard output".as_ref()))
     }
 
     /// What happens along the way. Silent with `--quiet` and `--json`.
     pub(crate) fn note(&self, text: &str) {
         if !self.quiet && !self.json {
-            eprintln!("{}", tame(text));
+            complain(&(tame(text) + "\n"));
         }
     }
 
     /// A report: the tree, or the JSON.
     pub(crate) fn report(&self, report: &Report) {
         if self.json {
-            println!("{}", json(&report.to_json()));
+            self.say(&json(&report.to_json()));
         } else if report.accepted().is_some() {
-            print!("{}", tame(&tree::accepted(report)));
+            self.say(&tame(&tree::accepted(report)));
         } else {
-            eprint!("{}", tame(&tree::rejected(report)));
+            complain(&tame(&tree::rejected(report)));
         }
     }
 
     /// A progress bar; none where nobody watches.
     pub(crate) fn bar(&self, length: u64, what: &'static str) -> ProgressBar {
-        if self.quiet || self.json || !std::io::stderr().is_terminal() {
+        if self.quiet || self.json || !io::stderr().is_terminal() {
             return ProgressBar::hidden();
         }
         let style = ProgressStyle::with_template("{msg:24} [{bar:30}] {pos}/{len} {elapsed}");
@@ -131,8 +165,8 @@ impl Ui {
         match error {
             Error::Several(_) => {}
             Error::Rejected(report) => self.report(report),
-            _ if self.json => println!("{}", json(&error_json(error))),
-            _ => eprint!("{}", tame(&error_text(error))),
+            _ if self.json => self.say(&json(&error_json(error))),
+            _ => complain(&tame(&error_text(error))),
         }
         ExitCode::from(error.exit())
     }
@@ -142,20 +176,9 @@ fn error_text(error: &Error) -> String {
     match error {
         Error::Usage(text) => format!("{BAD}error:{BAD:#} {text}\n"),
         Error::Refused(refusal) => refusal_text(refusal),
-        Error::Policy { path, fault } => {
-            let gutter = fault.line.to_string();
-            let margin = " ".repeat(gutter.len());
-            format!(
-                "{BAD}✗ {}{BAD:#} {}\n{margin}--> {}:{}:{}\n{margin} |\n{gutter} | {}\n{margin} | {}^\n  do         {}\n",
-                fault.code,
-                fault.message,
-                path.display(),
-                fault.line,
-                fault.column,
-                fault.excerpt,
-                " ".repeat(fault.column.saturating_sub(1)),
-                fault.remedy,
-            )
+        Error::Policy { path, faults } => {
+            let faults: Vec<String> = faults.iter().map(|fault| fault_text(path, fault)).collect();
+            faults.join("\n")
         }
         Error::CommandFailed { step, end, log } => format!(
             "{BAD}✗ step {step} failed:{BAD:#} {end}\n  It leaves no manifest. What it printed: {}\n",
@@ -164,6 +187,22 @@ fn error_text(error: &Error) -> String {
         Error::Io { path, source } => format!("{BAD}error:{BAD:#} {}: {source}\n", path.display()),
         Error::Rejected(_) | Error::Several(_) => String::new(),
     }
+}
+
+fn fault_text(path: &Path, fault: &PolicyFault) -> String {
+    let gutter = fault.line.to_string();
+    let margin = " ".repeat(gutter.len());
+    format!(
+        "{BAD}✗ {}{BAD:#} {}\n{margin}--> {}:{}:{}\n{margin} |\n{gutter} | {}\n{margin} | {}^\n  do         {}\n",
+        fault.code,
+        fault.message,
+        path.display(),
+        fault.line,
+        fault.column,
+        fault.excerpt,
+        " ".repeat(fault.column.saturating_sub(1)),
+        fault.remedy,
+    )
 }
 
 /// A refusal as people read it: what, where, expected, found, and what to do.
@@ -177,6 +216,15 @@ pub(crate) fn refusal_text(refusal: &Refusal) -> String {
         tree::shown(&refusal.found),
         refusal.code.remedy()
     )
+}
+
+/// A fault of a policy's text, in the object that is given.
+fn placed(object: Value<'static>, fault: &PolicyFault) -> Value<'static> {
+    object
+        .with("line", u64::try_from(fault.line).ok().map(Value::Integer))
+        .with("column", u64::try_from(fault.column).ok().map(Value::Integer))
+        .with("message", Some(Value::text(&fault.message)))
+        .with("remedy", Some(Value::text(&fault.remedy)))
 }
 
 fn error_json(error: &Error) -> Value<'static> {
@@ -201,12 +249,13 @@ fn error_json(error: &Error) -> Value<'static> {
             .with("expected", Some(Value::text(&refusal.expected)))
             .with("found", Some(Value::text(&refusal.found)))
             .with("remedy", Some(Value::text(refusal.code.remedy()))),
-        Error::Policy { path, fault } => coded(fault.code)
-            .with("file", Some(Value::text(path.display())))
-            .with("line", u64::try_from(fault.line).ok().map(Value::Integer))
-            .with("column", u64::try_from(fault.column).ok().map(Value::Integer))
-            .with("message", Some(Value::text(&fault.message)))
-            .with("remedy", Some(Value::text(&fault.remedy))),
+        Error::Policy { path, faults } => {
+            let first = faults.first().map_or(Code::PolicyInvalid, |fault| fault.code);
+            let all = faults.iter().map(|fault| placed(Value::object([]), fault));
+            let head = coded(first).with("file", Some(Value::text(path.display())));
+            let head = faults.first().map_or(head.clone(), |fault| placed(head, fault));
+            head.with("faults", Some(Value::list(all)))
+        }
         Error::Usage(text) => simple("usage", text.clone()),
         Error::CommandFailed { step, end, log } => {
             simple("command", format!("step {step} failed: {end}"))

@@ -1,5 +1,7 @@
 //! Stable codes: what is wrong. A [`Refusal`] adds where, what was expected and what was found.
 
+mod example;
+
 use alloc::string::String;
 use core::fmt;
 
@@ -76,7 +78,7 @@ codes! {
     PolicyKeyExpired "POLICY_KEY_EXPIRED" "the key's time was over" "sign with a current key";
     PolicyKeyNotYetValid "POLICY_KEY_NOT_YET_VALID" "the key's time had not begun" "sign with a current key";
     PolicyKeyRevoked "POLICY_KEY_REVOKED" "the key is revoked" "make what it signed again with a good key";
-    TimeUntrusted "TIME_UNTRUSTED" "the clock is behind a time that was already verified" "set the clock of this machine";
+    TimeUntrusted "TIME_UNTRUSTED" "the clock is behind a time that was already verified, or was put forward while a task ran" "set the clock of this machine";
     ChainLinkMissing "CHAIN_LINK_MISSING" "a document that the chain names is absent" "add it to the evidence: custody evidence add FILE";
     ChainDigestMismatch "CHAIN_DIGEST_MISMATCH" "the document is not the one that was named" "get the document that was named";
     ChainTaskMissing "CHAIN_TASK_MISSING" "no task allowed this" "nothing may be used that no signed task asked for; run the step through Custody";
@@ -142,6 +144,11 @@ impl Code {
     /// The code with this stable name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|code| code.name() == name)
+    }
+
+    /// The family: what its name begins with.
+    pub fn family(self) -> &'static str {
+        self.name().split('_').next().unwrap_or_default()
     }
 
     /// Whether nothing could be decided (exit status 3), rather than decided against (1).

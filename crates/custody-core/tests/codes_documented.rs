@@ -9,7 +9,8 @@ fn the_table_of_codes_is_the_catalogue() {
     let documented: Vec<&str> = text.lines().filter(|line| line.starts_with("| `")).collect();
     let row = |code: &Code| {
         let exit = if code.undecided() { 3 } else { 1 };
-        format!("| `{}` | {exit} | {} | {} |", code.name(), code.meaning(), code.remedy())
+        let (meaning, remedy, example) = (code.meaning(), code.remedy(), code.example());
+        format!("| `{}` | {exit} | {meaning} | {remedy} | {example} |", code.name())
     };
     let known: Vec<String> = Code::ALL.iter().map(row).collect();
     assert_eq!(documented, known);

@@ -23,18 +23,31 @@ impl Spread for AllCores {
 }
 
 /// The policies of the store, from its pin to the newest, not older than the store has seen. What is
-/// newest now is remembered: nothing older will do from here on.
+/// newest now is remembered: nothing older will do from here on. A clock behind what was verified is
+/// [`Code::TimeUntrusted`]: nobody judges, signs or publishes by it.
 pub fn policies(store: &Store, now: Time) -> Result<PolicyChain, Refusal> {
     let trust = store.trust()?;
-    let floor = trust.floor.zip(trust.time).map(|(floor, time)| Floor {
+    let floor = trust.floor.map(|floor| Floor {
         version: floor.version,
         policy: floor.policy,
-        time,
+        time: trust.time.unwrap_or(Time::EPOCH),
     });
     let chain = chain(store, floor)?;
     let (policy, newest) = chain.newest();
-    store.raise_floor(custody_store::Floor { version: newest.version, policy }, now)?;
+    if let Some(time) = trust.time.filter(|time| now.plus(newest.clock_skew) < *time) {
+        let (expected, found) = (format!("a time from {time}"), now.to_string());
+        return Err(Refusal::new(Code::TimeUntrusted, "the clock", expected, found));
+    }
+    store.raise_floor(custody_store::Floor { version: newest.version, policy }, None)?;
     Ok(chain)
+}
+
+/// Remembers the time of a verdict that accepted: now is never earlier from here on. That of another is
+/// not, or a clock that once was wrong would stop every gate for good.
+pub fn remember(store: &Store, policies: &PolicyChain, now: Time) -> Result<(), Refusal> {
+    let (policy, newest) = policies.newest();
+    let floor = custody_store::Floor { version: newest.version, policy };
+    store.raise_floor(floor, Some(now)).map(|_| ())
 }
 
 /// The policies of the store, to judge as of some other time than now. That is looking back: nothing is remembered, and
@@ -95,5 +108,9 @@ pub fn judge(store: &Store, task: StatementId, now: Time) -> Result<Report, Refu
     let evidence = gather(store, &[task])?;
     let docket = Docket::open(&evidence, &policies, now, &AllCores);
     let question = Question { subject: Subject::Task(task), expect: Expectation::default() };
-    Ok(Judge::new(&docket).verify(&question))
+    let report = Judge::new(&docket).verify(&question);
+    if report.accepted().is_some() {
+        remember(store, &policies, now)?;
+    }
+    Ok(report)
 }

@@ -28,7 +28,8 @@ use crate::external;
 use crate::gate;
 use crate::measure::measure;
 use crate::source::checkout;
-use crate::stage::{RunDirectory, StagedInput, stage_inputs};
+use crate::stage::copy::unavailable;
+use crate::stage::{RunDirectory, StagedInput, remove_all, stage_inputs};
 
 /// A machine that performs tasks.
 #[derive(Clone, Copy)]
@@ -108,6 +109,7 @@ impl Worker<'_> {
             .into());
         }
         let claim = self.store.begin_run(id, self.name.as_str())?;
+        let stopwatch = Stopwatch::start(self.clock);
         // what was said in the meantime counts: from here on nobody else works on the task
         let report = self.judge(id)?;
         let accepted = accepted(&report)?;
@@ -115,10 +117,12 @@ impl Worker<'_> {
         let room = Room::open(self.work, id)?;
         let directory = RunDirectory::create(&room.beside())?;
         let done = self.perform(&accepted, id, task, &directory, room.path(), live);
-        // What is left of a run is removed whether it ended well or not; the first fault is told.
-        let removed = directory.remove();
+        // What is left of a run is removed whether it ended well or not, and before the task is done:
+        // nobody comes back to one that is. The first fault is told.
+        let removed = room.remove(directory);
         let manifest = done?;
         removed?;
+        stopwatch.agrees_with(manifest.finished)?;
         self.conclude(&claim, manifest)
     }
 
@@ -212,15 +216,7 @@ impl Worker<'_> {
         let staged: Result<Vec<_>, Refusal> = outputs
             .chain(rayon::iter::once(log))
             .map(|(artifact, path)| {
-                let file = File::open(path);
-                let file = file.map_err(|error| {
-                    Refusal::new(
-                        Code::ArtMissing,
-                        path.display().to_string(),
-                        "the copy",
-                        error.to_string(),
-                    )
-                })?;
+                let file = File::open(path).map_err(|error| unavailable(path, &error))?;
                 self.store.stage(file, false, Some(&artifact.digests))
             })
             .collect();
@@ -349,6 +345,7 @@ impl Worker<'_> {
             artifacts: artifacts.clone(),
             created,
         };
+        let stopwatch = Stopwatch::start(self.clock);
         let started = self.announce(&|created| intent(Stage::Announced, created))?;
         artifacts.par_iter().try_for_each(|artifact| {
             let mut file = self.store.open_artifact(&artifact.digests.sha256)?;
@@ -357,6 +354,7 @@ impl Worker<'_> {
             Ok::<(), Refusal>(())
         })?;
         let finished = (self.clock)();
+        stopwatch.agrees_with(finished)?;
         self.store.add(&[self.sign(intent(Stage::Done, finished))?])?;
         let environment = measure(&Confinement::default());
         let manifest =
@@ -385,7 +383,10 @@ impl Worker<'_> {
         artifacts.par_iter().try_for_each(|artifact| {
             let size = self.store.copy_artifact(&artifact.digests.sha256, std::io::sink());
             let size = size.map_err(|refusal| {
-                Refusal { code: Code::GateInputChanged, ..refusal }.within(artifact.name.as_str())
+                // a disk that fails says nothing of the artifact
+                let changed = matches!(refusal.code, Code::StoreCorrupt | Code::ArtMissing);
+                let code = if changed { Code::GateInputChanged } else { refusal.code };
+                Refusal { code, ..refusal }.within(artifact.name.as_str())
             })?;
             if size == artifact.size {
                 return Ok(());
@@ -399,8 +400,8 @@ impl Worker<'_> {
     fn beside(&self, task: StatementId, manifest: StatementId) -> Result<(), Refusal> {
         let envelopes = gate::portable(self.store, &[manifest])?;
         let opened = envelopes.iter().find(|envelope| envelope.id() == manifest);
+        let policies = gate::policies(self.store, (self.clock)())?;
         let content = opened.and_then(|envelope| {
-            let policies = gate::policies(self.store, (self.clock)()).ok()?;
             let signed = envelope.open::<Statement>(policies.keyring()).ok()?;
             signed.unverified().as_manifest().cloned()
         });
@@ -422,6 +423,40 @@ impl Worker<'_> {
         put(&place, &format!("{stem}.custody.jsonl"), bundle::write(&envelopes).as_bytes())?;
         put(&place, &format!("{stem}.sha256"), sums.as_bytes())
     }
+}
+
+/// How much a clock may be put forward while a task is performed.
+const ADJUSTED: u64 = 300;
+
+/// The time that passes by a clock that nobody sets, and that goes on while the machine sleeps.
+struct Stopwatch {
+    started: Time,
+    at: i64,
+}
+
+impl Stopwatch {
+    fn start(clock: fn() -> Time) -> Self {
+        Self { started: clock(), at: uptime() }
+    }
+
+    /// Nothing is signed with a time that has not come yet.
+    fn agrees_with(&self, now: Time) -> Result<(), Refusal> {
+        let passed = u64::try_from(uptime().saturating_sub(self.at)).unwrap_or_default();
+        let latest = self.started.plus(passed.saturating_add(ADJUSTED));
+        if now <= latest {
+            return Ok(());
+        }
+        let (expected, found) = (format!("a time by {latest}"), now.to_string());
+        Err(Refusal::new(Code::TimeUntrusted, "the clock, which was put forward", expected, found))
+    }
+}
+
+fn uptime() -> i64 {
+    #[cfg(target_os = "linux")]
+    let clock = rustix::time::ClockId::Boottime;
+    #[cfg(not(target_os = "linux"))]
+    let clock = rustix::time::ClockId::Monotonic;
+    rustix::time::clock_gettime(clock).tv_sec
 }
 
 fn runs_a_command(task: StatementId, step: &Label) -> Refusal {
@@ -491,24 +526,51 @@ impl Room {
     fn beside(&self) -> PathBuf {
         self.path().with_added_extension("run")
     }
+
+    /// Removes both. Where the command worked may resist; then the room stays too, for the next run to
+    /// find it by.
+    fn remove(self, directory: RunDirectory) -> Result<(), Refusal> {
+        let path = self.path().to_owned();
+        match directory.remove() {
+            Ok(()) => self.directory.close().map_err(|error| unavailable(&path, &error)),
+            Err(refusal) => {
+                drop(self.directory.keep());
+                Err(refusal)
+            }
+        }
+    }
 }
 
-/// Removes the rooms of this task that belong to us and that nobody holds any more.
+/// Removes the rooms of this task that belong to us and that nobody holds any more, and where a command
+/// worked that had no room left.
 fn clear_away(work: &Path, prefix: &str) -> std::io::Result<()> {
     let own = rustix::process::geteuid().as_raw();
+    let ours = |found: &std::fs::Metadata| found.is_dir() && found.uid() == own;
     for entry in work.read_dir()? {
-        let (entry, path) = entry.map(|entry| (entry.file_name(), entry.path()))?;
-        let found = path.symlink_metadata();
-        let ours = found.is_ok_and(|found| found.is_dir() && found.uid() == own);
-        let room = entry.to_str().is_some_and(|name| name.starts_with(prefix))
-            && path.extension().is_none_or(|end| end != "run");
-        let left = || File::open(&path).is_ok_and(|room| room.try_lock().is_ok());
-        if !ours || !room || !left() {
+        let (name, path) = entry.map(|entry| (entry.file_name(), entry.path()))?;
+        let is_ours = path.symlink_metadata().is_ok_and(|found| ours(&found));
+        if !is_ours || !name.to_str().is_some_and(|name| name.starts_with(prefix)) {
             continue;
         }
-        // what cannot be removed is in nobody's way: the next room has another name
-        for left in [path.with_added_extension("run"), path] {
-            std::fs::remove_dir_all(left).unwrap_or_default();
+        let room = if path.extension().is_some_and(|end| end == "run") {
+            path.with_extension("")
+        } else {
+            path
+        };
+        let left = match room.symlink_metadata() {
+            Ok(found) => {
+                ours(&found) && File::open(&room).is_ok_and(|room| room.try_lock().is_ok())
+            }
+            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+        };
+        if !left {
+            continue;
+        }
+        // what cannot be removed is in nobody's way: the next room has another name. The room stays
+        // with it, for the next to find it by
+        let worked = room.with_added_extension("run");
+        if !worked.exists() || remove_all(&worked).is_ok() {
+            std::fs::remove_dir_all(room).unwrap_or_default();
         }
     }
     Ok(())

@@ -4,11 +4,11 @@
 //! ids and checks their form, and from there the files are written. No configuration, hook, filter
 //! or attribute of anybody has a say in it.
 
-use std::fs::{self, Permissions};
-use std::io;
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Component, Path};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use custody_core::statement::Revision;
 use custody_core::{Code, Refusal};
@@ -144,7 +144,11 @@ impl<'a> Git<'a> {
     fn run(&self, arguments: &[&str]) -> Result<Vec<u8>, Refusal> {
         let path = self.directory.path();
         let passed = PASSED.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
-        let Output { status, stdout, stderr } = Command::new("git")
+        let fault = |error: io::Error| unavailable(Path::new("git"), &error);
+        // into a file: who reads one of two pipes may wait for ever for the other, and the standard
+        // library, which reads both, panics if it cannot
+        let complaints = path.join("complaints");
+        let mut child = Command::new("git")
             .arg("--no-replace-objects")
             .args(arguments)
             .current_dir(path)
@@ -168,11 +172,19 @@ impl<'a> Git<'a> {
                 "ssh -oBatchMode=yes -oConnectTimeout=30 -oServerAliveInterval=15",
             )
             .stdin(Stdio::null())
-            .output()
-            .map_err(|error| unavailable(Path::new("git"), &error))?;
+            .stdout(Stdio::piped())
+            .stderr(File::create(&complaints).map_err(fault)?)
+            .spawn()
+            .map_err(fault)?;
+        let mut stdout = Vec::new();
+        let read = child.stdout.take().map_or(Ok(0), |mut pipe| pipe.read_to_end(&mut stdout));
+        // first the end of the child, which has nothing to write to any more
+        let status = child.wait().map_err(fault)?;
+        read.map_err(fault)?;
         if status.success() {
             return Ok(stdout);
         }
+        let stderr = fs::read(&complaints).map_err(fault)?;
         let said = String::from_utf8_lossy(&stderr);
         let shown: String = said.trim().escape_debug().take(400).collect();
         let verb = arguments.first().unwrap_or(&"");

@@ -100,16 +100,7 @@ impl RunDirectory {
 
     /// Removes the directory and all that the command left in it.
     pub fn remove(self) -> Result<(), Refusal> {
-        fs::remove_dir_all(&self.path)
-            .or_else(|_| {
-                // directories that nobody may write to, the staged ones among them
-                open_up(&self.path)?;
-                each(&self.path, &mut |path, found| {
-                    if found.is_dir() { open_up(path) } else { Ok(()) }
-                })?;
-                fs::remove_dir_all(&self.path)
-            })
-            .map_err(|error| unavailable(&self.path, &error))
+        remove_all(&self.path).map_err(|error| unavailable(&self.path, &error))
     }
 }
 
@@ -206,6 +197,16 @@ fn collision(one: &ArtifactName, other: &ArtifactName) -> Refusal {
 
 fn private_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(path)
+}
+
+/// Removes a directory in which a command worked.
+pub(crate) fn remove_all(directory: &Path) -> io::Result<()> {
+    fs::remove_dir_all(directory).or_else(|_| {
+        // directories that nobody may write to, the staged ones among them
+        open_up(directory)?;
+        each(directory, &mut |path, found| if found.is_dir() { open_up(path) } else { Ok(()) })?;
+        fs::remove_dir_all(directory)
+    })
 }
 
 fn open_up(directory: &Path) -> io::Result<()> {

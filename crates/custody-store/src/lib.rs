@@ -12,14 +12,17 @@ pub mod durable;
 
 mod artifacts;
 mod closure;
+mod descent;
 mod evidence;
 mod fault;
+mod generation;
 mod index;
 mod runs;
 mod store;
 mod trust;
 
 pub use artifacts::Staged;
+pub use descent::{Because, Descendant};
 pub use evidence::{Added, Filter};
 pub use index::{Kind, Link, POLICIES, Relation};
 pub use runs::{Claim, Run};

@@ -47,3 +47,10 @@ CREATE TABLE run (
     manifest BLOB,
     seal BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- One row: how many transactions changed something, as the file `generation` says too.
+CREATE TABLE generation (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    count INTEGER NOT NULL,
+    seal BLOB NOT NULL
+) STRICT;

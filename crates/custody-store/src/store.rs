@@ -14,13 +14,13 @@ use rusqlite::{
 
 use crate::durable::sync_directory;
 use crate::fault::{Fault, corrupt, failed};
-use crate::trust;
+use crate::{generation, trust};
 
 const DATABASE: &str = "custody.sqlite";
 /// "CUST", where SQLite keeps the kind of a file.
 const APPLICATION_ID: i32 = 0x4355_5354;
 /// Version of the schema. Another one is refused until there is a migration.
-const SCHEMA_VERSION: i32 = 1;
+const SCHEMA_VERSION: i32 = 2;
 /// How long a writer waits for another one.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -28,6 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 ///
 /// ```text
 /// STORE/custody.sqlite            envelopes, indexes, trust, runs
+/// STORE/generation                how often the database changed
 /// STORE/artifacts/sha256/ab/cd…   artifacts by content, mode 0444
 /// STORE/runs/                     one lock per running task
 /// STORE/tmp/                      files that are being written
@@ -53,8 +54,7 @@ impl Store {
         for path in &made {
             fs::create_dir_all(path).map_err(|error| failed(path, error))?;
         }
-        make_database(&dir.join(DATABASE))
-            .map_err(|fault| Refusal::from(fault).within(&shown(dir)))?;
+        make_database(dir).map_err(|fault| Refusal::from(fault).within(&shown(dir)))?;
         let parent = dir.canonicalize().ok().and_then(|dir| dir.parent().map(Path::to_owned));
         for path in [Some(dir.join("artifacts")), Some(dir.to_owned()), parent].iter().flatten() {
             sync_directory(path).map_err(|error| failed(path, error))?;
@@ -68,8 +68,11 @@ impl Store {
         if !path.is_file() {
             return Err(corrupt(path.display(), "a store that custody made", "no such file"));
         }
-        let connection =
-            open_database(&path).map_err(|fault| Refusal::from(fault).within(&shown(dir)))?;
+        // read first: another process may change both in between
+        let witnessed = generation::witnessed(dir)?;
+        let connection = open_database(&path)
+            .and_then(|database| generation::check(dir, &database, witnessed).map(|()| database))
+            .map_err(|fault| Refusal::from(fault).within(&shown(dir)))?;
         let tmp = dir.join("tmp");
         let presence = enter(&tmp).map_err(|error| failed(&tmp, error))?;
         Ok(Self {
@@ -98,7 +101,14 @@ impl Store {
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, Fault>,
     ) -> Result<T, Refusal> {
-        self.transact(TransactionBehavior::Immediate, work)
+        let (value, generation) = self.transact(TransactionBehavior::Immediate, |db| {
+            let before = db.total_changes();
+            let value = work(db)?;
+            let changed = db.total_changes() != before;
+            Ok((value, changed.then(|| generation::count(db)).transpose()?))
+        })?;
+        generation.map(|generation| generation::raise(&self.dir, generation)).transpose()?;
+        Ok(value)
     }
 
     fn transact<T>(
@@ -123,8 +133,8 @@ fn shown(dir: &Path) -> String {
     format!("store {}", dir.display())
 }
 
-fn make_database(path: &Path) -> Result<(), Fault> {
-    let mut connection = Connection::open(path)?;
+fn make_database(dir: &Path) -> Result<(), Fault> {
+    let mut connection = Connection::open(dir.join(DATABASE))?;
     set_up(&connection)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -133,11 +143,12 @@ fn make_database(path: &Path) -> Result<(), Fault> {
     if objects == 0 {
         transaction.execute_batch(include_str!("schema.sql"))?;
         trust::insert_row(&transaction)?;
+        generation::insert_row(&transaction)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
         transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     }
     transaction.commit()?;
-    Ok(())
+    generation::begin(dir, &connection)
 }
 
 fn set_up(connection: &Connection) -> Result<(), Fault> {
@@ -191,7 +202,12 @@ fn enter(tmp: &Path) -> std::io::Result<File> {
     match presence.try_lock() {
         Ok(()) => {
             for entry in fs::read_dir(tmp)? {
-                fs::remove_file(entry?.path())?;
+                let entry = entry?;
+                if entry.file_type()?.is_dir() {
+                    fs::remove_dir_all(entry.path())?;
+                } else {
+                    fs::remove_file(entry.path())?;
+                }
             }
         }
         Err(TryLockError::WouldBlock) => {}

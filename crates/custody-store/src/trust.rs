@@ -55,10 +55,10 @@ impl Store {
         })
     }
 
-    /// Records that a policy and a time were verified, and gives what holds now. A lower version
+    /// Records that a policy, and perhaps a time, was verified, and gives what holds now. A lower version
     /// and an earlier time change nothing; the same version with another id is
     /// [`Code::PolicyEquivocation`]. Durable when it returns.
-    pub fn raise_floor(&self, floor: Floor, time: Time) -> Result<Trust, Refusal> {
+    pub fn raise_floor(&self, floor: Floor, time: Option<Time>) -> Result<Trust, Refusal> {
         self.write(|db| {
             let before = load(db)?;
             if let Some(known) = before.floor
@@ -71,7 +71,7 @@ impl Store {
             }
             let highest =
                 before.floor.filter(|known| known.version >= floor.version).unwrap_or(floor);
-            let after = Trust { floor: Some(highest), time: before.time.max(Some(time)), ..before };
+            let after = Trust { floor: Some(highest), time: before.time.max(time), ..before };
             if after != before {
                 save(db, &after)?;
             }

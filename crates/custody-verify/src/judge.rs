@@ -1,6 +1,6 @@
 //! Questions and their answers.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -42,6 +42,9 @@ pub enum Subject {
     },
     /// A task: may it start now? This is the gate, and the newest policy decides.
     Task(StatementId),
+    /// Manifests and tasks, to be looked at with all that they rest on: a whole release, done or under
+    /// way. Their report has every check and accepts nothing, because no file was asked about.
+    Documents(BTreeSet<StatementId>),
 }
 
 /// The release that the asker has in mind. What is absent is not asked.
@@ -184,6 +187,7 @@ impl<'d> Judge<'d> {
                 let case = self.docket.case.asked(Asked::Gate(*id));
                 Walk::new(&case, &mut Memo::default()).gate(*id, expect)
             }
+            Subject::Documents(roots) => Walk::new(&self.docket.case, &mut self.memo).survey(roots),
             Subject::Artifact { name, digests, size } => {
                 self.explain(&File { name, digests, size: *size }, expect)
             }

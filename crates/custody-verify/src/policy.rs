@@ -50,6 +50,31 @@ impl From<PolicyFault> for Refusal {
     }
 }
 
+/// Advice about the text of a policy that is sound. Lines and columns count from 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hint {
+    /// The line.
+    pub line: usize,
+    /// The column, in characters.
+    pub column: usize,
+    /// What is unwise there.
+    pub message: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+/// What there is to say about the text of a policy, in the order of the text.
+#[derive(Clone, Debug, Default)]
+pub struct Review {
+    /// The policy, if it has no fault.
+    pub policy: Option<Policy>,
+    /// What is wrong: all that is independent of other faults. A blank that a template left is a fault
+    /// here, also where it could be a name.
+    pub faults: Vec<PolicyFault>,
+    /// What is allowed and unwise, if nothing is wrong.
+    pub warnings: Vec<Hint>,
+}
+
 /// Who may do what.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -190,6 +215,11 @@ impl Policy {
     /// Reads and checks the text of a policy.
     pub fn parse(text: &str) -> Result<Self, PolicyFault> {
         text::read(text)
+    }
+
+    /// Reads the text of a policy for whoever writes it, at the time `now`.
+    pub fn review(text: &str, now: Time) -> Review {
+        text::review(text, now)
     }
 
     /// All keys that it lists.

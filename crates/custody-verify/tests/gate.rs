@@ -7,7 +7,7 @@ use custody_core::Code;
 use custody_core::statement::{Decision, Origin, Resolve, Signoff, Stage, Task};
 use custody_core::time::Time;
 use custody_verify::report::{NodeKind, Outcome, Rule};
-use custody_verify::{Expectation, Floor, Report, verify};
+use custody_verify::{Expectation, Floor, Question, Report, Subject, verify};
 use world::{
     World, artifact, assert_accepted, assert_refused, at, change, content, findings, honest, label,
     release_id,
@@ -195,9 +195,8 @@ fn what_is_no_task_or_of_another_release_does_not_start() {
     );
     question.expect = Expectation::of(&release_id("1.1.0"));
     assert_accepted(&verify(&question, &world.evidence(), &world.chain(), now));
-    question.subject = custody_verify::Subject::Task(custody_core::envelope::StatementId(
-        custody_core::digest::Sha256::of(b"x"),
-    ));
+    question.subject =
+        Subject::Task(custody_core::envelope::StatementId(custody_core::digest::Sha256::of(b"x")));
     assert_refused(
         &verify(&question, &world.evidence(), &world.chain(), now),
         Code::ChainTaskMissing,
@@ -405,4 +404,33 @@ fn only_who_may_perform_a_step_blocks_its_task() {
     let intent = free.intent(PUBLISH, Stage::Announced, 101_450);
     free.add("announced", intent, &["docs"]);
     assert_accepted(&free.gate(PUBLISH));
+}
+
+/// Documents are looked at with the same rules as files and tasks, and never accepted by that.
+#[test]
+fn looking_at_documents_finds_faults_and_accepts_nothing() {
+    let look = |world: &World, names: &[&str]| {
+        let roots = names.iter().map(|name| world.id(name)).collect();
+        let question =
+            Question { subject: Subject::Documents(roots), expect: Expectation::default() };
+        verify(&question, &world.evidence(), &world.chain(), world.now)
+    };
+    let honest = honest();
+    let report = look(&honest, &["new/publish/manifest", "new/publish/task"]);
+    assert_eq!(report.findings().count(), 0, "{}", findings(&report));
+    assert!(report.accepted().is_none());
+    let has = |report: &Report, id| report.nodes().any(|node| node.id == Some(id));
+    assert!(
+        has(&report, honest.id("new/build/manifest")) && has(&report, honest.id("old/build/task"))
+    );
+    // a task alone: nothing of what it will take
+    let report = look(&honest, &["new/sign/task"]);
+    assert!(
+        has(&report, honest.id("new/sign/task")) && !has(&report, honest.id("new/sign/manifest"))
+    );
+    let bad = change().signed_by("new/build/manifest", &["packer"]).build();
+    let codes = look(&bad, &["new/publish/manifest"]).codes();
+    assert!(codes.contains(&Code::PolicyKeyPurpose), "{codes:?}");
+    let elsewhere = look(&bad, &["new/build/task"]).codes();
+    assert!(elsewhere.is_empty(), "the control: {elsewhere:?}");
 }

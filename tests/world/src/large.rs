@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 use custody_core::digest::Digests;
 use custody_core::digest::Sha256;
 use custody_core::envelope::{Envelope, StatementId};
+use custody_core::key::PublicKey;
 use custody_core::statement::{
     Approver, Artifact, Authorization, Decision, EarlierManifest, Input, InputOrigin, Label,
     Manifest, Origin, Pipeline, PolicyRef, Request, Signoff, Statement, Task, UsedInput,
@@ -49,14 +50,42 @@ impl std::fmt::Debug for Keys {
 const NAMES: [&str; 9] =
     ["alice", "bob", "carol", "desk", "scheduler", "builder", "repacker", "signer", "publisher"];
 
-fn policy_text(keys: &Keys) -> String {
+struct Step {
+    name: &'static str,
+    phase: &'static str,
+    machine: &'static str,
+    from: &'static [&'static str],
+}
+
+const fn step(
+    name: &'static str,
+    phase: &'static str,
+    machine: &'static str,
+    from: &'static [&'static str],
+) -> Step {
+    Step { name, phase, machine, from }
+}
+
+const RELEASE: [Step; 4] = [
+    step("build", "promote", "builder", &[]),
+    step("repack", "promote", "repacker", &["build"]),
+    step("sign", "promote", "signer", &["repack"]),
+    step("publish", "ship", "publisher", &["sign"]),
+];
+
+const LINE: [Step; 2] = [
+    step("build", "promote", "builder", &[]),
+    step("repack", "promote", "repacker", &["build", "repack"]),
+];
+
+fn policy_text(keys: &Keys, names: &[&str], phases: &[(&str, &str)], steps: &[Step]) -> String {
     let key = |name: &str| keys.0[name].public.to_openssh();
     let mut text = String::from(
         "policy = \"https://custody.dev/policy/v1\"\nversion = 1\nexpires = \"2030-01-01T00:00:00Z\"\n\
          instance = \"production\"\nclock-skew = \"5m\"\n\n[root]\npeople = [\"alice\", \"bob\", \"carol\"]\nthreshold = 2\n\n",
     );
-    for name in NAMES {
-        let kind = if keys.0[name].is_person { "people" } else { "machines" };
+    for name in names {
+        let kind = if keys.0[*name].is_person { "people" } else { "machines" };
         text += &format!("[{kind}.{name}]\nkeys = [{{ key = \"{}\" }}]\n", key(name));
     }
     text += r#"
@@ -70,24 +99,19 @@ desk = ["desk"]
 propose = ["releng"]
 resolve = ["releng"]
 "#;
-    for (phase, after) in [("promote", "[]"), ("ship", "[\"promote\"]")] {
+    for (phase, after) in phases {
         text += &format!(
             "\n[products.hello.phases.{phase}]\napprove = [{{ role = \"releng\", count = 2 }}]\n\
              proposer-counts = false\nsign-off-max-age = \"1d\"\nafter = {after}\n"
         );
     }
-    let steps = [
-        ("build", "promote", "builder", "true", "[]", false),
-        ("repack", "promote", "repacker", "false", "build", false),
-        ("sign", "promote", "signer", "false", "repack", false),
-        ("publish", "ship", "publisher", "false", "sign", true),
-    ];
-    for (step, phase, machine, source, from, last) in steps {
-        let inputs = if from == "[]" {
-            "[]".to_owned()
-        } else {
-            format!("[{{ step = \"{from}\", release = \"same\" }}]")
-        };
+    for Step { name: step, phase, machine, from } in steps {
+        let (source, last) = (from.is_empty(), *step == "publish");
+        let inputs: Vec<String> = from
+            .iter()
+            .map(|from| format!("{{ step = \"{from}\", release = \"same\" }}"))
+            .collect();
+        let inputs = format!("[{}]", inputs.join(", "));
         let destinations = if last { "destinations = [\"s3://releases/hello/\"]\n" } else { "" };
         text += &format!(
             "\n[products.hello.steps.{step}]\nphase = \"{phase}\"\nperform = [\"{machine}\"]\nschedule = [\"scheduler\"]\n\
@@ -107,16 +131,8 @@ struct Made {
 impl Large {
     /// A release of about so many tasks, each with so many artifacts.
     pub fn of(tasks: usize, files: NonZeroUsize) -> Self {
-        let keys = Keys(std::rc::Rc::new(NAMES.map(|name| (name, Key::of(name))).into()));
-        let policy = policy_envelope(&policy_text(&keys), &["alice", "bob"]);
-        let mut large = Self {
-            policy,
-            envelopes: Vec::new(),
-            published: Vec::new(),
-            files: Vec::new(),
-            artifacts: 0,
-            keys,
-        };
+        let phases = [("promote", "[]"), ("ship", "[\"promote\"]")];
+        let mut large = Self::under(|keys| policy_text(keys, &NAMES, &phases, &RELEASE));
         let locales = tasks.saturating_sub(BUILDS).div_ceil(PER_LOCALE).max(1);
         let promote = large.authorize("promote", 0, Vec::new());
         let builds: Vec<Made> =
@@ -144,6 +160,37 @@ impl Large {
         large
     }
 
+    /// A line of so many tasks, each of which takes all of so many artifacts of the one before.
+    pub fn line(tasks: usize, files: NonZeroUsize) -> Self {
+        let names: Vec<&str> =
+            NAMES.into_iter().filter(|name| !matches!(*name, "signer" | "publisher")).collect();
+        let mut large = Self::under(|keys| policy_text(keys, &names, &[("promote", "[]")], &LINE));
+        let promote = large.authorize("promote", 0, Vec::new());
+        let mut made = large.step("build", 0, promote, 300, None, files.get());
+        for number in 1..tasks {
+            made = large.step("repack", number, promote, 300, Some(&made), files.get());
+        }
+        large.files = made.files;
+        large
+    }
+
+    fn under(policy: impl FnOnce(&Keys) -> String) -> Self {
+        let keys = Keys(std::rc::Rc::new(NAMES.map(|name| (name, Key::of(name))).into()));
+        Self {
+            policy: policy_envelope(&policy(&keys), &["alice", "bob"]),
+            envelopes: Vec::new(),
+            published: Vec::new(),
+            files: Vec::new(),
+            artifacts: 0,
+            keys,
+        }
+    }
+
+    /// All public keys.
+    pub fn keys(&self) -> Vec<PublicKey> {
+        self.keys.0.values().map(|key| key.public.clone()).collect()
+    }
+
     fn add(&mut self, statement: impl Into<Statement>, by: &str) -> StatementId {
         let mut envelope = Envelope::unsigned::<Statement>(statement.into().to_json().into_bytes());
         let signature = self.keys.0[by].signature(&envelope);
@@ -151,6 +198,15 @@ impl Large {
         let id = envelope.id();
         self.envelopes.push(envelope);
         id
+    }
+
+    fn content(step: &str, number: usize, file: usize) -> String {
+        format!("file {file} that {step} {number} made")
+    }
+
+    /// What the first published file holds.
+    pub fn first_content() -> String {
+        Self::content("sign", 0, 0)
     }
 
     fn authorize(
@@ -226,11 +282,11 @@ impl Large {
         };
         let task_id = self.add(task.clone(), "scheduler");
         let made = |file: usize| {
-            let content = format!("{step} {number} {file}");
+            let content = Self::content(step, number, file);
             Artifact {
                 name: format!("target-{number}-{file}.tar.xz").parse().unwrap(),
                 digests: Digests::from(Sha256::of(content.as_bytes())),
-                size: 1_000_000 + u64::try_from(file).unwrap(),
+                size: u64::try_from(content.len()).unwrap(),
             }
         };
         let artifacts: Vec<Artifact> = match from {

@@ -19,6 +19,9 @@ use crate::context::now;
 use crate::error::Error;
 use crate::ui::{BOLD, DIM, GOOD, Ui};
 
+/// What an auditor gets of the release.
+const PAGE: &str = "release.html";
+
 #[derive(Args, Debug)]
 pub(crate) struct DemoArgs {
     /// Work in this new directory and keep it; by default a temporary one is used and removed
@@ -37,7 +40,7 @@ pub(crate) fn run(args: &DemoArgs, ui: &Ui) -> Result<(), Error> {
     let kept = if temporary.is_some() {
         format!("{DIM}custody demo --dir DIR keeps everything for you to look at{DIM:#}")
     } else {
-        format!("everything is in {}", dir.display())
+        format!("everything is in {0}\nfor your browser: {0}/{PAGE}", dir.display())
     };
     ui.result(
         &format!("\n{GOOD}✓{GOOD:#} {BOLD}one release made and verified, {refused} attacks refused{BOLD:#} in {seconds:.1} s\n{kept}"),
@@ -137,7 +140,8 @@ fn release(stage: &Stage<'_>) -> Result<Released, Error> {
     let publication = published.id("manifest")?;
 
     stage.title("Anybody verifies, offline, with the bundle beside the file and the pin");
-    stage.show(&["verify", "www/hello-1.1.0.complete.tar", "--pin", &pin.to_string()])?;
+    let file = "www/hello-1.1.0.complete.tar";
+    stage.show(&["verify", file, "--pin", &pin.to_string(), "--html", PAGE])?;
     Ok(Released { pin, publication, older })
 }
 

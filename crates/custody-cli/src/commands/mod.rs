@@ -4,6 +4,8 @@ mod bundle;
 mod completions;
 mod demo;
 mod evidence;
+mod explain;
+mod graph;
 mod init;
 mod key;
 mod plan;
@@ -12,6 +14,7 @@ mod publish;
 mod release;
 mod run;
 mod show;
+mod trace;
 mod verify;
 
 use clap::{Parser, Subcommand};
@@ -56,6 +59,10 @@ enum Command {
     Publish(publish::PublishArgs),
     /// Walk from a file back to its steps, machines, people and source
     Verify(verify::VerifyArgs),
+    /// Draw the chain behind a file, or a whole release
+    Graph(graph::GraphArgs),
+    /// Find everything that came from an input, a machine, a person, a key or an environment
+    Trace(trace::TraceArgs),
     /// Show one statement
     Show(show::ShowArgs),
     /// Add, get and list statements
@@ -64,6 +71,8 @@ enum Command {
     /// Export, import and verify bundles
     #[command(subcommand)]
     Bundle(bundle::BundleCommand),
+    /// Say what a code means and what to do
+    Explain(explain::ExplainArgs),
     /// Print completions for a shell
     Completions(completions::CompletionsArgs),
 }
@@ -80,9 +89,12 @@ impl Custody {
             Command::Run(args) => run::run(&args, ui),
             Command::Publish(args) => publish::run(&args, ui),
             Command::Verify(args) => verify::run(&args, ui),
+            Command::Graph(args) => graph::run(&args, ui),
+            Command::Trace(args) => trace::run(&args, ui),
             Command::Show(args) => show::run(&args, ui),
             Command::Evidence(command) => evidence::run(&command, ui),
             Command::Bundle(command) => bundle::run(&command, ui),
+            Command::Explain(args) => explain::run(&args, ui),
             Command::Completions(args) => completions::run(&args, ui),
         }
     }

@@ -1,4 +1,6 @@
-//! `custody policy check | sign | rotate | show`
+//! `custody policy check | init | sign | rotate | show`
+
+mod draft;
 
 use std::path::{Path, PathBuf};
 
@@ -6,15 +8,18 @@ use clap::{Args, Subcommand};
 use custody_core::envelope::{Envelope, PolicyText};
 use custody_core::json::Value;
 use custody_verify::Policy;
+use custody_verify::policy::{Hint, Review};
 
 use crate::context::{KeyArgs, StoreArgs, now, read, read_envelope, trusted};
 use crate::error::Error;
-use crate::ui::Ui;
+use crate::ui::{BOLD, Ui};
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum PolicyCommand {
     /// Check the text of a policy
     Check(CheckArgs),
+    /// Write the draft of a policy from what a release left
+    Init(draft::DraftArgs),
     /// Sign the text of a policy as one of its root people
     Sign(SignArgs),
     /// Let the store go on to the next version
@@ -48,17 +53,19 @@ pub(crate) struct RotateArgs {
     file: PathBuf,
 }
 
-fn parse(path: &Path) -> Result<(String, Policy), Error> {
+/// The text, the policy, and what is unwise in it.
+fn parse(path: &Path) -> Result<(String, Policy, Vec<Hint>), Error> {
     let text = String::from_utf8(read(path)?)
         .map_err(|_| Error::Usage(format!("{} is not UTF-8", path.display())))?;
-    let policy =
-        Policy::parse(&text).map_err(|fault| Error::Policy { path: path.into(), fault })?;
-    Ok((text, policy))
+    let Review { policy, faults, warnings } = Policy::review(&text, now()?);
+    let policy = policy.ok_or_else(|| Error::Policy { path: path.into(), faults })?;
+    Ok((text, policy, warnings))
 }
 
 pub(crate) fn run(command: &PolicyCommand, ui: &Ui) -> Result<(), Error> {
     match command {
         PolicyCommand::Check(args) => check(args, ui),
+        PolicyCommand::Init(args) => draft::run(args, ui),
         PolicyCommand::Sign(args) => sign(args, ui),
         PolicyCommand::Rotate(args) => rotate(args, ui),
         PolicyCommand::Show(args) => show(args, ui),
@@ -66,23 +73,44 @@ pub(crate) fn run(command: &PolicyCommand, ui: &Ui) -> Result<(), Error> {
 }
 
 fn check(args: &CheckArgs, ui: &Ui) -> Result<(), Error> {
-    let (_, policy) = parse(&args.file)?;
-    let text = format!(
-        "policy {} for {} is sound: {} principals, {} roles, {} products",
+    let (_, policy, warnings) = parse(&args.file)?;
+    let mut text = format!(
+        "policy {} for {} is sound: {}, {}, {}\n",
         policy.version,
         policy.instance,
-        policy.principals.len(),
-        policy.roles.len(),
-        policy.products.len()
+        counted(policy.principals.len(), "principal"),
+        counted(policy.roles.len(), "role"),
+        counted(policy.products.len(), "product")
     );
+    for Hint { line, column, message, remedy } in &warnings {
+        let place = format!("{}:{line}:{column}", args.file.display());
+        text +=
+            &format!("{BOLD}warning:{BOLD:#} {message}\n  --> {place}\n  do         {remedy}\n");
+    }
     ui.result(&text, || {
-        Value::object([("ok", Value::Bool(true)), ("version", Value::Integer(policy.version))])
+        Value::object([
+            ("ok", Value::Bool(true)),
+            ("version", Value::Integer(policy.version)),
+            ("warnings", Value::list(warnings.iter().map(hint_json))),
+        ])
     });
     Ok(())
 }
 
+fn counted(count: usize, one: &str) -> String {
+    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
+}
+
+fn hint_json(hint: &Hint) -> Value<'static> {
+    Value::object([])
+        .with("line", u64::try_from(hint.line).ok().map(Value::Integer))
+        .with("column", u64::try_from(hint.column).ok().map(Value::Integer))
+        .with("message", Some(Value::text(&hint.message)))
+        .with("remedy", Some(Value::text(&hint.remedy)))
+}
+
 fn sign(args: &SignArgs, ui: &Ui) -> Result<(), Error> {
-    let (text, _) = parse(&args.file)?;
+    let (text, _, _) = parse(&args.file)?;
     let mut envelope = Envelope::unsigned::<PolicyText>(text.into_bytes());
     if args.out.exists() {
         let before = read_envelope(&args.out)?;
@@ -118,7 +146,7 @@ fn rotate(args: &RotateArgs, ui: &Ui) -> Result<(), Error> {
     let (id, newest) = chain.newest();
     let version = newest.version;
     store.add(&[envelope])?;
-    store.raise_floor(custody_store::Floor { version, policy: id }, now)?;
+    store.raise_floor(custody_store::Floor { version, policy: id }, None)?;
     ui.result(&format!("the store trusts policy {version} ({id})"), || {
         Value::object([
             ("ok", Value::Bool(true)),

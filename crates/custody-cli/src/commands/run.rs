@@ -254,10 +254,17 @@ impl Performance<'_> {
         waiting.retain(|id, _| !done.contains_key(id));
         bar.inc(u64::try_from(before).unwrap_or_default());
         let board = Board::new(waiting, done);
+        // where this thread is the only one that hashes, others would wait for it while it waits for them
+        let jobs = if rayon::current_thread_index().is_some() { 1 } else { jobs };
         std::thread::scope(|scope| {
-            for _ in 0..jobs {
-                scope.spawn(|| self.work_off(&board, &bar));
+            for _ in 1..jobs {
+                let helper = std::thread::Builder::new();
+                // without it the same is done, and takes longer
+                if helper.spawn_scoped(scope, || self.work_off(&board, &bar)).is_err() {
+                    break;
+                }
             }
+            self.work_off(&board, &bar);
         });
         bar.finish_and_clear();
         let done = board.result()?;

@@ -13,11 +13,13 @@ use custody_core::{Code, Refusal};
 use custody_run::gate::{self, AllCores};
 use custody_run::run::hash_file;
 use custody_store::{Store, bundle};
-use custody_verify::{Docket, Evidence, Expectation, Floor, Judge, PolicyChain, Question, Subject};
+use custody_verify::{
+    Docket, Evidence, Expectation, Floor, Judge, PolicyChain, Question, Report, Subject,
+};
 use rayon::prelude::*;
 
-use crate::context::PassphraseArgs;
-use crate::context::{ExpectArgs, now, open_key, read, write_new};
+use crate::chart;
+use crate::context::{ExpectArgs, PassphraseArgs, StoreArgs, now, open_key, read, write_new};
 use crate::error::{Error, REJECTED};
 use crate::seen::Seen;
 use crate::ui::Ui;
@@ -34,6 +36,9 @@ pub(crate) struct VerifyArgs {
     /// The artifact's name, where the file has another
     #[arg(long)]
     name: Option<String>,
+    /// Write a page about the one file that explains itself, for people and printers
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Write a SLSA verification summary of the one file, signed with --key
     #[arg(long, value_name = "FILE", requires = "key")]
     summary: Option<PathBuf>,
@@ -49,7 +54,7 @@ pub(crate) struct VerifyArgs {
 pub(super) struct EvidenceArgs {
     /// Evidence from this store, and its pin
     #[arg(long, value_name = "DIR", conflicts_with_all = ["bundles", "pin"])]
-    store: Option<PathBuf>,
+    pub(super) store: Option<PathBuf>,
     /// Evidence from this bundle; by default from every *.custody.jsonl beside the file
     #[arg(long = "bundle", value_name = "FILE")]
     pub(super) bundles: Vec<PathBuf>,
@@ -63,8 +68,9 @@ pub(super) struct EvidenceArgs {
 
 pub(crate) fn run(args: &VerifyArgs, ui: &Ui) -> Result<(), Error> {
     let Wanted { files, sums } = files(&args.files)?;
-    if files.len() != 1 && (args.summary.is_some() || args.name.is_some()) {
-        return Err(Error::Usage("--summary and --name go with one file".into()));
+    let alone = args.summary.is_some() || args.name.is_some() || args.html.is_some();
+    if files.len() != 1 && alone {
+        return Err(Error::Usage("--summary, --html and --name go with one file".into()));
     }
     let mut worst = 0;
     let mut good = BTreeMap::new();
@@ -76,8 +82,9 @@ pub(crate) fn run(args: &VerifyArgs, ui: &Ui) -> Result<(), Error> {
         ui.failed(&error);
         Ok(())
     };
-    for group in groups(args, &files) {
-        let hashed: Vec<_> = group.files.par_iter().map(|file| Held::new(args, file)).collect();
+    for group in groups(&args.evidence, &files) {
+        let hashed: Vec<_> =
+            group.files.par_iter().map(|file| Held::new(args.name.as_deref(), file)).collect();
         let mut held = Vec::new();
         for file in hashed {
             match file {
@@ -101,14 +108,14 @@ pub(crate) fn run(args: &VerifyArgs, ui: &Ui) -> Result<(), Error> {
 }
 
 /// Files that are judged by the same evidence.
-struct Group<'f> {
+pub(super) struct Group<'f> {
     files: Vec<&'f Path>,
     /// Where the evidence is, if it lies beside the files.
     directory: Option<&'f Path>,
 }
 
-fn groups<'f>(args: &VerifyArgs, files: &'f [PathBuf]) -> Vec<Group<'f>> {
-    let beside = args.evidence.store.is_none() && args.evidence.bundles.is_empty();
+pub(super) fn groups<'f>(from: &EvidenceArgs, files: &'f [PathBuf]) -> Vec<Group<'f>> {
+    let beside = from.store.is_none() && from.bundles.is_empty();
     let directory = |file: &'f Path| {
         let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
         beside.then_some(parent.unwrap_or(Path::new(".")))
@@ -121,7 +128,7 @@ fn groups<'f>(args: &VerifyArgs, files: &'f [PathBuf]) -> Vec<Group<'f>> {
 }
 
 /// A file that somebody holds, with what it is.
-struct Held<'f> {
+pub(super) struct Held<'f> {
     path: &'f Path,
     name: String,
     digests: Digests,
@@ -129,9 +136,9 @@ struct Held<'f> {
 }
 
 impl<'f> Held<'f> {
-    fn new(args: &VerifyArgs, path: &'f Path) -> Result<Self, Error> {
-        let name = match (&args.name, path.file_name()) {
-            (Some(name), _) => name.clone(),
+    pub(super) fn new(name: Option<&str>, path: &'f Path) -> Result<Self, Error> {
+        let name = match (name, path.file_name()) {
+            (Some(name), _) => name.to_owned(),
             (None, Some(name)) => name.to_string_lossy().into_owned(),
             (None, None) => return Err(Error::Usage(format!("{} is no file", path.display()))),
         };
@@ -144,46 +151,67 @@ impl<'f> Held<'f> {
     }
 }
 
-/// Judges the files and says how each fares. Gives those that were accepted.
+impl Group<'_> {
+    /// Judges files of the group; `hear` is told how each fares.
+    pub(super) fn judge(
+        &self,
+        held: &[Held<'_>],
+        from: &EvidenceArgs,
+        expect: &ExpectArgs,
+        mut hear: impl FnMut(&Held<'_>, &Report, &Evidence) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let basis = match (&from.store, self.directory) {
+            (Some(dir), _) => Basis::from_store(from, dir, held)?,
+            (None, Some(directory)) => Basis::from_bundles(from, &beside(directory)?)?,
+            (None, None) => Basis::from_bundles(from, &from.bundles)?,
+        };
+        let docket = basis.docket();
+        let mut judge = Judge::new(&docket);
+        let asked = expect.expectation();
+        let named = from.store.is_some() || !expect.names_no_release();
+        let expect =
+            if named { asked } else { Expectation { step: asked.step, ..speaks_for(&docket) } };
+        let mut accepts = false;
+        for file in held {
+            let mut ask = |digests, size| {
+                let subject = file.subject(digests, size);
+                judge.verify(&Question { subject, expect: expect.clone() })
+            };
+            let mut report = ask(file.digests, file.size);
+            // SHA-512 costs more than twice as much: it is computed where somebody recorded it
+            let recorded = |artifact: &Artifact| artifact.digests.sha512.is_some();
+            if report.accepted().is_some_and(|accepted| accepted.artifacts().iter().any(recorded)) {
+                let (digests, size) = hash_file(file.path, true).map_err(Error::io(file.path))?;
+                report = ask(digests, size);
+            }
+            accepts |= report.accepted().is_some();
+            hear(file, &report, &basis.evidence)?;
+        }
+        if accepts { basis.remember() } else { Ok(()) }
+    }
+}
+
+/// Judges the files, says how each fares, and writes what was asked for. Gives those that were
+/// accepted.
 fn verify_group(
     args: &VerifyArgs,
     group: &Group<'_>,
     held: &[Held<'_>],
     ui: &Ui,
 ) -> Result<Vec<(PathBuf, Sha256)>, Error> {
-    let basis = match (&args.evidence.store, group.directory) {
-        (Some(dir), _) => Basis::from_store(&args.evidence, dir, held)?,
-        (None, Some(directory)) => Basis::from_bundles(&args.evidence, &beside(directory)?)?,
-        (None, None) => Basis::from_bundles(&args.evidence, &args.evidence.bundles)?,
-    };
-    let docket = basis.docket();
-    let mut judge = Judge::new(&docket);
-    let asked = args.expect.expectation();
-    let named = args.evidence.store.is_some() || !args.expect.names_no_release();
-    let expect =
-        if named { asked } else { Expectation { step: asked.step, ..speaks_for(&docket) } };
     let mut accepted = Vec::new();
-    for file in held {
-        let mut ask = |digests, size| {
-            let subject = file.subject(digests, size);
-            judge.verify(&Question { subject, expect: expect.clone() })
-        };
-        let mut report = ask(file.digests, file.size);
-        // SHA-512 costs more than twice as much: it is computed where somebody recorded it
-        let recorded = |artifact: &Artifact| artifact.digests.sha512.is_some();
-        if report.accepted().is_some_and(|accepted| accepted.artifacts().iter().any(recorded)) {
-            let (digests, size) = hash_file(file.path, true).map_err(Error::io(file.path))?;
-            report = ask(digests, size);
+    group.judge(held, &args.evidence, &args.expect, |file, report, evidence| {
+        ui.report(report);
+        if let Some(path) = &args.html {
+            let page = chart::page(&chart::Story::of(report, evidence));
+            write_new(path, page.as_bytes())?;
         }
-        ui.report(&report);
         if let Some(verdict) = report.accepted() {
             accepted.push((file.path.to_owned(), file.digests.sha256));
             args.summary.as_deref().map(|path| summarize(args, &verdict, path)).transpose()?;
         }
-    }
-    if !accepted.is_empty() {
-        basis.remember()?;
-    }
+        Ok(())
+    })?;
     Ok(accepted)
 }
 
@@ -263,10 +291,18 @@ fn regular(path: &Path, kind: FileType) -> Result<(), Error> {
 
 /// What a verdict rests on.
 pub(super) struct Basis {
-    evidence: Evidence,
+    pub(super) evidence: Evidence,
     policies: PolicyChain,
     now: Time,
-    seen: Option<Seen>,
+    memory: Memory,
+}
+
+/// Where it is remembered what was accepted.
+enum Memory {
+    /// Nowhere: it is looking back.
+    None,
+    Seen(Seen),
+    Store(Store),
 }
 
 impl Basis {
@@ -293,12 +329,17 @@ impl Basis {
         // judging for another time than now is looking back, which what was seen since must not prevent
         let floor = if args.at.is_some() { None } else { seen.floor()? };
         let policies = PolicyChain::establish(pin, &envelopes, floor)?;
-        let seen = args.at.is_none().then_some(seen);
-        Ok(Self { evidence: envelopes.into_iter().collect(), policies, now, seen })
+        let memory = if args.at.is_some() { Memory::None } else { Memory::Seen(seen) };
+        Ok(Self { evidence: envelopes.into_iter().collect(), policies, now, memory })
     }
 
-    fn from_store(args: &EvidenceArgs, dir: &Path, held: &[Held<'_>]) -> Result<Self, Error> {
-        let store = Store::open(dir)?;
+    /// From a store: all that can matter for these files, or everything.
+    pub(super) fn from_store(
+        args: &EvidenceArgs,
+        dir: &Path,
+        held: &[Held<'_>],
+    ) -> Result<Self, Error> {
+        let store = StoreArgs { store: dir.into() }.open()?;
         let (now, policies) = if let Some(time) = args.at {
             (time, gate::policies_looking_back(&store)?)
         } else {
@@ -306,7 +347,7 @@ impl Basis {
             (now, gate::policies(&store, now)?)
         };
         let mut roots = BTreeSet::new();
-        let mut all_known = true;
+        let mut all_known = !held.is_empty();
         for file in held {
             let makers = store.manifests_of(&file.digests.sha256)?;
             all_known &= !makers.is_empty();
@@ -314,7 +355,8 @@ impl Basis {
         }
         let roots: Vec<StatementId> = roots.into_iter().collect();
         let evidence = if all_known { gate::gather(&store, &roots)? } else { everything(&store)? };
-        Ok(Self { evidence, policies, now, seen: None })
+        let memory = if args.at.is_some() { Memory::None } else { Memory::Store(store) };
+        Ok(Self { evidence, policies, now, memory })
     }
 
     /// All of it, opened.
@@ -324,9 +366,14 @@ impl Basis {
 
     /// Something was accepted: nothing older than what it was accepted by will do from here on.
     pub(super) fn remember(&self) -> Result<(), Error> {
-        let (policy, newest) = self.policies.newest();
-        let floor = Floor { version: newest.version, policy, time: self.now };
-        self.seen.as_ref().map_or(Ok(()), |seen| seen.raise(floor))
+        match &self.memory {
+            Memory::None => Ok(()),
+            Memory::Seen(seen) => {
+                let (policy, newest) = self.policies.newest();
+                seen.raise(Floor { version: newest.version, policy, time: self.now })
+            }
+            Memory::Store(store) => Ok(gate::remember(store, &self.policies, self.now)?),
+        }
     }
 }
 

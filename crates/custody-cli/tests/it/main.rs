@@ -3,13 +3,16 @@
 
 mod chain;
 mod conformance;
+mod draft;
 mod gates;
 mod openssh;
 mod path;
+mod pictures;
 mod policy;
 mod publish;
 mod run_all;
 mod talk;
 mod token;
+mod trace;
 mod verify;
 mod world;

@@ -25,14 +25,10 @@ fn resolve(world: &World, task: &str, person: &str) -> Said {
     ))
 }
 
-/// What is published, without what Custody puts beside it, and what a killed publisher left under a
-/// passing name.
+/// What is published, without what Custody puts beside it.
 fn files(world: &World) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = world.files("www");
-    files.retain(|name, _| {
-        let name = name.to_string_lossy();
-        !name.starts_with("publish-") && !name.starts_with(".custody-")
-    });
+    files.retain(|name, _| !name.to_string_lossy().starts_with("publish-"));
     files
 }
 

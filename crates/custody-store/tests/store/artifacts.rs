@@ -91,6 +91,29 @@ fn a_changed_bit_is_found_while_reading_and_healed_by_putting_again() {
     assert_eq!(store.copy_artifact(&sha256, io::sink()).unwrap(), 1200);
 }
 
+/// An upload that is cut off is seen by nobody, and other bytes under its digest are refused.
+#[test]
+fn half_an_artifact_is_none() {
+    let (dir, store) = store();
+    let bytes = vec![7; 300_000];
+    let half = (&bytes[..150_000]).chain(Cut);
+    store.put_artifact(half, false, Some(&Sha256::of(&bytes).into())).unwrap_err();
+    let shorter = store.put_artifact(&bytes[..150_000], false, Some(&Sha256::of(&bytes).into()));
+    assert_eq!(shorter.unwrap_err().code, Code::ArtDigestMismatch);
+    assert_eq!(fs::read_dir(dir.path().join("artifacts/sha256")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
+    store.put_artifact(&bytes[..], false, Some(&Sha256::of(&bytes).into())).unwrap();
+}
+
+/// A connection that ends before its time.
+struct Cut;
+
+impl Read for Cut {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::ConnectionReset.into())
+    }
+}
+
 #[test]
 fn the_readers_own_refusal_comes_through() {
     struct Refusing;

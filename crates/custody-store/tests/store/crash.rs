@@ -122,3 +122,22 @@ fn a_creation_that_was_cut_off_is_completed() {
     Store::create(dir.path()).unwrap().pin(crate::world::policy(1).id()).unwrap();
     assert!(Store::open(dir.path()).unwrap().trust().unwrap().pin.is_some());
 }
+
+#[test]
+fn what_is_left_over_in_any_form_is_cleared_at_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Store::create(dir.path()).unwrap());
+    let tmp = dir.path().join("tmp");
+    fs::create_dir_all(tmp.join("directory/inner")).unwrap();
+    fs::write(tmp.join("directory/inner/file"), b"x").unwrap();
+    fs::write(dir.path().join("precious"), b"x").unwrap();
+    std::os::unix::fs::symlink(dir.path().join("precious"), tmp.join("link")).unwrap();
+    std::os::unix::fs::symlink(dir.path(), tmp.join("link-to-directory")).unwrap();
+    let first = Store::open(dir.path()).unwrap();
+    assert_eq!(fs::read_dir(&tmp).unwrap().count(), 0);
+    assert!(dir.path().join("precious").exists());
+    // while somebody is at work, nothing of theirs is cleared
+    let staged = first.stage(&b"theirs"[..], false, None).unwrap();
+    drop(Store::open(dir.path()).unwrap());
+    first.keep(vec![staged]).unwrap();
+}

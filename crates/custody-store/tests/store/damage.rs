@@ -47,9 +47,7 @@ fn read(store: &Store, release: &Release) -> Reading {
 fn filled(dir: &Path, release: &Release) {
     let store = Store::create(dir).unwrap();
     store.pin(policy(1).id()).unwrap();
-    store
-        .raise_floor(Floor { version: 2, policy: policy(2).id() }, Time::from_unix(9).unwrap())
-        .unwrap();
+    store.raise_floor(Floor { version: 2, policy: policy(2).id() }, Time::from_unix(9)).unwrap();
     let claim = store.begin_run(release.build.id(), "worker").unwrap();
     store.add(&release.all()).unwrap();
     // enough for inner pages in every tree
@@ -154,8 +152,9 @@ fn other_files_and_other_versions_are_refused() {
         rusqlite::Connection::open(&path).unwrap().pragma_update(None, name, value).unwrap();
     };
     for (name, right, wrong) in [
-        ("user_version", 1, 2),
-        ("user_version", 1, 0),
+        ("user_version", 2, 3),
+        ("user_version", 2, 1),
+        ("user_version", 2, 0),
         ("application_id", 0x4355_5354, 0x4355_5355),
     ] {
         set(name, wrong);
@@ -168,4 +167,50 @@ fn other_files_and_other_versions_are_refused() {
     fs::write(&path, "not a database, but long enough to be mistaken for one\n".repeat(100))
         .unwrap();
     assert_eq!(Store::open(dir.path()).unwrap_err().code, Code::StoreCorrupt);
+}
+
+/// Transactions that were acknowledged and stand only in SQLite's log: without the generation beside the
+/// database, a torn log would read as if they had never been.
+#[test]
+fn a_torn_or_changed_log_loses_nothing_unnoticed() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let release = Release::new("a");
+    filled(dir.path(), &release);
+    let store = Store::open(dir.path()).unwrap();
+    for i in 0..4 {
+        store.add(&Release::new(&format!("in the log {i}")).all()).unwrap();
+    }
+    let honest = ids(&store.list(Filter::default()).unwrap());
+    let file = |name: &str| fs::read(dir.path().join(name)).unwrap();
+    let [database, log, generation] =
+        ["custody.sqlite", "custody.sqlite-wal", "generation"].map(file);
+    assert!(log.len() > 40_000, "the store is open, and its log is there");
+    drop(Store::create(other.path()).unwrap());
+    let check = |log: &[u8]| {
+        fs::write(other.path().join("custody.sqlite"), &database).unwrap();
+        fs::remove_file(other.path().join("custody.sqlite-shm")).ok();
+        fs::write(other.path().join("custody.sqlite-wal"), log).unwrap();
+        fs::write(other.path().join("generation"), &generation).unwrap();
+        let found = Store::open(other.path()).and_then(|store| store.list(Filter::default()));
+        match found {
+            Ok(found) => assert_eq!(ids(&found), honest, "{} bytes", log.len()),
+            Err(refusal) => {
+                let codes = [Code::StoreRollback, Code::StoreCorrupt];
+                assert!(codes.contains(&refusal.code), "{} bytes: {refusal}", log.len());
+            }
+        }
+        Store::open(other.path()).is_ok()
+    };
+    assert!(check(&log));
+    // frames have a header of 24 bytes and a page, after 32 bytes of the whole (SQLite, "WAL format")
+    let frames = (32..log.len()).step_by(24 + 4096);
+    for length in frames.flat_map(|end| [end - 1, end, end + 1]).chain([0, 1, log.len() - 1]) {
+        assert!(!check(&log[..length]), "{length} of {} bytes", log.len());
+    }
+    for round in 0..60 {
+        let bit = usize::try_from(RandomState::new().hash_one(round)).unwrap() % (log.len() * 8);
+        let mut damaged = log.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        check(&damaged);
+    }
 }

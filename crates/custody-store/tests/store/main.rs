@@ -9,6 +9,7 @@ mod child;
 mod closure;
 mod crash;
 mod damage;
+mod descent;
 mod evidence;
 mod processes;
 mod runs;

@@ -30,6 +30,9 @@ fn processes_add_to_one_store_at_once() {
     acknowledged.dedup();
     assert_eq!(store.list(Filter::default()).unwrap().len(), acknowledged.len());
     assert_eq!(acknowledged.len(), 3 * 30 * 18 + 2, "the policies are shared");
+    // the slowest does not set back what the fastest counted
+    let generation = fs::read_to_string(dir.path().join("generation")).unwrap();
+    assert_eq!(generation.trim().parse(), Ok(3 * 30));
 }
 
 #[test]

@@ -24,7 +24,7 @@ fn the_floor_only_rises() {
     store.pin(policy(1).id()).unwrap();
     let time = |seconds| Time::from_unix(seconds).unwrap();
     let floor = |version| Floor { version, policy: policy(version).id() };
-    let raise = |floor, seconds| store.raise_floor(floor, time(seconds));
+    let raise = |floor, seconds| store.raise_floor(floor, Some(time(seconds)));
     let trust = |version, seconds| Trust {
         pin: Some(policy(1).id()),
         floor: Some(floor(version)),

@@ -83,8 +83,9 @@ fn describe(node: &mut Node, authority: &Authority<'_>) {
     node.fact("release", &request.release);
     node.fact("source", &request.source);
     let approvers = authority.authorization.approvers.iter();
-    let people: Vec<String> =
+    let mut people: Vec<String> =
         approvers.map(|approver| format!("{} ({})", approver.person, approver.role)).collect();
+    people.sort();
     node.fact("approved by", people.join(", "));
     node.fact("request", authority.authorization.request);
     node.rests_on.push(authority.authorization.request);

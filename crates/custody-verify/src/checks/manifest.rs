@@ -79,7 +79,9 @@ impl<'x> Context<'x> {
 fn describe(node: &mut Node, manifest: &Manifest) {
     let bytes =
         manifest.artifacts.iter().fold(0_u64, |sum, artifact| sum.saturating_add(artifact.size));
-    node.fact("made", format!("{} artifacts, {bytes} bytes", manifest.artifacts.len()));
+    let count = manifest.artifacts.len();
+    let noun = if count == 1 { "artifact" } else { "artifacts" };
+    node.fact("made", format!("{count} {noun}, {bytes} bytes"));
     node.fact("ran", format!("{} to {}", manifest.started, manifest.finished));
     if let Some(destination) = &manifest.destination {
         node.fact("published to", shown(destination));

@@ -1,4 +1,9 @@
-//! The TOML of a policy: its shape, and the rules that hold between its parts.
+//! The TOML of a policy: the rules that hold between its parts.
+
+mod hints;
+mod tables;
+
+pub(super) use hints::review;
 
 use alloc::borrow::ToOwned;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -13,144 +18,13 @@ use custody_core::key::PublicKey;
 use custody_core::limits::POLICY_BYTES;
 use custody_core::statement::Label;
 use custody_core::{Code, Refusal};
-use serde::Deserialize;
 use toml::Spanned;
 
+use self::tables::{
+    InputTable, PhaseTable, PolicyTable, PrincipalTable, ProductTable, Receipts, Release,
+    RoleTable, RootTable, StepTable, Text, Verification,
+};
 use super::{Key, Phase, Policy, PolicyFault, Principal, Product, Quorum, Step, StepInput};
-
-type Text = Spanned<String>;
-type Table<T> = BTreeMap<Spanned<String>, T>;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct PolicyTable {
-    policy: Text,
-    version: Spanned<i64>,
-    previous: Option<Text>,
-    expires: Text,
-    instance: Text,
-    clock_skew: Text,
-    #[serde(default)]
-    origins: Vec<Text>,
-    root: RootTable,
-    people: Table<PrincipalTable>,
-    machines: Table<PrincipalTable>,
-    roles: Table<RoleTable>,
-    products: Table<ProductTable>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct RootTable {
-    people: Spanned<Vec<Text>>,
-    threshold: Spanned<i64>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct PrincipalTable {
-    keys: Spanned<Vec<KeyTable>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct KeyTable {
-    key: Text,
-    from: Option<Text>,
-    until: Option<Text>,
-    #[serde(default)]
-    revoked: bool,
-    #[serde(default)]
-    user_verification: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct RoleTable {
-    members: Spanned<Vec<Text>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct ProductTable {
-    source: Text,
-    channels: Spanned<Vec<Text>>,
-    desk: Spanned<Vec<Text>>,
-    propose: Spanned<Vec<Text>>,
-    resolve: Spanned<Vec<Text>>,
-    phases: Table<PhaseTable>,
-    steps: Table<StepTable>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct PhaseTable {
-    approve: Spanned<Vec<ApproveTable>>,
-    proposer_counts: bool,
-    sign_off_max_age: Text,
-    after: Vec<Text>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct ApproveTable {
-    role: Text,
-    count: Spanned<i64>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Verification {
-    Direct,
-    Full,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Receipts {
-    None,
-    Required,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct StepTable {
-    phase: Text,
-    perform: Spanned<Vec<Text>>,
-    #[serde(default)]
-    schedule: Vec<Text>,
-    scheduled_by: Option<Text>,
-    source: bool,
-    inputs: Vec<InputTable>,
-    #[serde(default)]
-    externals: Vec<Text>,
-    outputs: Spanned<Vec<Text>>,
-    network: bool,
-    verification: Spanned<Verification>,
-    irrevocable: bool,
-    #[serde(default)]
-    destinations: Vec<Text>,
-    max_age: Text,
-    #[serde(default)]
-    summaries: Vec<Text>,
-    receipts: Spanned<Receipts>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Release {
-    Same,
-    Other,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct InputTable {
-    step: Text,
-    release: Release,
-    #[serde(default)]
-    required: bool,
-}
 
 /// The type line that every policy begins with.
 const TYPE: &str = "https://custody.dev/policy/v1";
@@ -184,19 +58,25 @@ fn locate(text: &str, fault: Fault) -> PolicyFault {
 }
 
 pub(super) fn read(text: &str) -> Result<Policy, PolicyFault> {
+    let table = table(text).map_err(|fault| locate(text, fault))?;
+    Reader::default().policy(&table).map_err(|faults| {
+        let first = faults.into_iter().next();
+        locate(text, first.unwrap_or_else(|| fault(0..0, "no policy", "write one")))
+    })
+}
+
+/// The shape, before any rule.
+fn table(text: &str) -> Result<PolicyTable, Fault> {
     if text.len() > POLICY_BYTES {
-        let found = fault(
-            0..0,
-            format!("{} bytes", text.len()),
-            format!("keep the policy under {POLICY_BYTES} bytes"),
-        );
-        return Err(locate(text, Fault { code: Code::ParseSizeExceeded, ..found }));
+        let remedy = format!("keep the policy under {POLICY_BYTES} bytes");
+        let found = fault(0..0, format!("{} bytes", text.len()), remedy);
+        return Err(Fault { code: Code::ParseSizeExceeded, ..found });
     }
-    let table: PolicyTable = toml::from_str(text).map_err(|error| {
-        let remedy = "write every member that docs/formats/policy.md lists, and no other";
-        locate(text, fault(error.span().unwrap_or(0..0), error.message(), remedy))
-    })?;
-    Reader::default().policy(&table).map_err(|fault| locate(text, fault))
+    toml::from_str(text).map_err(|error| {
+        let span = error.span().unwrap_or(0..0);
+        let remedy = hints::remedy(error.message(), text, span.start);
+        fault(span, error.message(), remedy)
+    })
 }
 
 fn parsed<T: FromStr<Err = Refusal>>(text: &Text) -> Result<T, Fault> {
@@ -292,8 +172,24 @@ fn set(
     Ok(found)
 }
 
+fn version(table: &PolicyTable) -> Result<u64, Fault> {
+    if table.policy.get_ref() != TYPE {
+        let remedy = format!("write policy = \"{TYPE}\"");
+        return Err(fault(table.policy.span(), "an unknown kind of policy", remedy));
+    }
+    let version = u64::try_from(*table.version.get_ref()).ok().filter(|version| *version >= 1);
+    let version = version
+        .ok_or_else(|| fault(table.version.span(), "no version", "count versions from 1"))?;
+    if (version == 1) != table.previous.is_none() {
+        let remedy = "name the statement id of the version before in `previous`, from version 2 on and not in version 1";
+        return Err(fault(table.version.span(), "version and `previous` do not fit", remedy));
+    }
+    Ok(version)
+}
+
 #[derive(Default)]
 struct Reader {
+    faults: Vec<Fault>,
     principals: BTreeMap<Label, Principal>,
     owners: BTreeMap<custody_core::key::KeyId, Label>,
     roles: BTreeMap<Label, BTreeSet<Label>>,
@@ -302,63 +198,79 @@ struct Reader {
 }
 
 impl Reader {
-    fn policy(mut self, table: &PolicyTable) -> Result<Policy, Fault> {
-        if table.policy.get_ref() != TYPE {
-            return Err(fault(
-                table.policy.span(),
-                "an unknown kind of policy",
-                format!("write policy = \"{TYPE}\""),
-            ));
-        }
-        let version = u64::try_from(*table.version.get_ref()).ok().filter(|version| *version >= 1);
-        let version = version
-            .ok_or_else(|| fault(table.version.span(), "no version", "count versions from 1"))?;
-        if (version == 1) != table.previous.is_none() {
-            let remedy = "name the statement id of the version before in `previous`, from version 2 on and not in version 1";
-            return Err(fault(table.version.span(), "version and `previous` do not fit", remedy));
-        }
-        for (name, principal) in &table.people {
-            self.principal(name, principal, true)?;
-        }
-        for (name, principal) in &table.machines {
-            self.principal(name, principal, false)?;
-        }
-        for (name, role) in &table.roles {
-            not_empty(&role.members, "member")?;
-            let members = set(role.members.get_ref(), |label| self.is_person(label), "person")?;
-            self.roles.insert(parsed(name)?, members);
-        }
-        not_empty(&table.root.people, "person")?;
-        let members = set(table.root.people.get_ref(), |label| self.is_person(label), "person")?;
-        let threshold =
-            count(&table.root.threshold, self.able(&members), "people whose keys hold")?;
-        let mut products = BTreeMap::new();
-        if table.products.is_empty() {
-            return Err(fault(0..0, "no product", "define at least one product"));
-        }
-        for (name, product) in &table.products {
-            if product.steps.is_empty() {
-                let remedy = "define its steps; a product without any lets nothing be verified";
-                return Err(fault(name.span(), "a product without steps", remedy));
+    /// All faults, in stages: what rests on something that is at fault is not held against it too.
+    fn policy(mut self, table: &PolicyTable) -> Result<Policy, Vec<Fault>> {
+        let version = self.keep(version(table));
+        for (principals, is_person) in [(&table.people, true), (&table.machines, false)] {
+            for (name, principal) in principals {
+                let made = self.principal(name, principal, is_person);
+                self.keep(made);
             }
-            let product = self.product(product)?;
-            products.insert(parsed(name)?, product);
         }
-        self.nothing_unused(table)?;
-        let origins = table.origins.iter().map(origin).collect::<Result<_, _>>()?;
-        Ok(Policy {
-            version,
-            previous: optional(table.previous.as_ref())?,
-            expires: parsed(&table.expires)?,
-            instance: parsed(&table.instance)?,
-            clock_skew: duration(&table.clock_skew)?,
-            root: Quorum { members, threshold },
-            origins,
-            principals: self.principals,
-            roles: self.roles,
-            products,
-            owners: self.owners,
-        })
+        self.sound_so_far()?;
+        for (name, role) in &table.roles {
+            let members = self.role(role).and_then(|members| Ok((parsed(name)?, members)));
+            let role = self.keep(members);
+            self.roles.extend(role);
+        }
+        self.sound_so_far()?;
+        let root = self.root(&table.root);
+        let root = self.keep(root);
+        if table.products.is_empty() {
+            self.faults.push(fault(0..0, "no product", "define at least one product"));
+        }
+        let mut products = BTreeMap::new();
+        for (name, product) in &table.products {
+            let product = self.product(name, product).and_then(|made| Ok((parsed(name)?, made)));
+            products.extend(self.keep(product));
+        }
+        self.sound_so_far()?;
+        let used = self.nothing_unused(table);
+        self.keep(used);
+        let origins = self.keep(table.origins.iter().map(origin).collect::<Result<_, _>>());
+        let previous = self.keep(optional(table.previous.as_ref()));
+        let expires = self.keep(parsed(&table.expires));
+        let instance = self.keep(parsed(&table.instance));
+        let clock_skew = self.keep(duration(&table.clock_skew));
+        self.sound_so_far()?;
+        let whole = (|| {
+            Some(Policy {
+                version: version?,
+                previous: previous?,
+                expires: expires?,
+                instance: instance?,
+                clock_skew: clock_skew?,
+                root: root?,
+                origins: origins?,
+                principals: self.principals,
+                roles: self.roles,
+                products,
+                owners: self.owners,
+            })
+        })();
+        // without a fault nothing is missing
+        whole.ok_or_else(Vec::new)
+    }
+
+    /// The value, or its fault put aside.
+    fn keep<T>(&mut self, result: Result<T, Fault>) -> Option<T> {
+        result.map_err(|fault| self.faults.push(fault)).ok()
+    }
+
+    fn sound_so_far(&mut self) -> Result<(), Vec<Fault>> {
+        if self.faults.is_empty() { Ok(()) } else { Err(core::mem::take(&mut self.faults)) }
+    }
+
+    fn role(&self, table: &RoleTable) -> Result<BTreeSet<Label>, Fault> {
+        not_empty(&table.members, "member")?;
+        set(table.members.get_ref(), |label| self.is_person(label), "person")
+    }
+
+    fn root(&self, table: &RootTable) -> Result<Quorum, Fault> {
+        not_empty(&table.people, "person")?;
+        let members = set(table.people.get_ref(), |label| self.is_person(label), "person")?;
+        let threshold = count(&table.threshold, self.able(&members), "people whose keys hold")?;
+        Ok(Quorum { members, threshold })
     }
 
     fn is_person(&self, label: &Label) -> bool {
@@ -467,7 +379,11 @@ impl Reader {
         Ok(members)
     }
 
-    fn product(&mut self, table: &ProductTable) -> Result<Product, Fault> {
+    fn product(&mut self, name: &Text, table: &ProductTable) -> Result<Product, Fault> {
+        if table.steps.is_empty() {
+            let remedy = "define its steps; a product without any lets nothing be verified";
+            return Err(fault(name.span(), "a product without steps", remedy));
+        }
         not_empty(&table.channels, "channel")?;
         not_empty(&table.desk, "machine")?;
         let phase_names: BTreeSet<Label> =
@@ -477,20 +393,22 @@ impl Reader {
         let mut phases = BTreeMap::new();
         for (name, phase) in &table.phases {
             let label: Label = parsed(name)?;
-            let phase = self.phase(phase, &label, &phase_names)?;
-            phases.insert(label, phase);
+            let phase = self.phase(phase, &label, &phase_names);
+            phases.extend(self.keep(phase).map(|phase| (label, phase)));
         }
         let (mut steps, mut used) = (BTreeMap::new(), BTreeSet::new());
         for (name, step) in &table.steps {
-            let step = self.step(step, &phase_names, &step_names)?;
-            used.insert(step.phase.clone());
-            steps.insert(parsed(name)?, step);
+            let label: Label = parsed(name)?;
+            let step = self.step(step, &phase_names, &step_names);
+            used.extend(self.keep(step).map(|step| {
+                let phase = step.phase.clone();
+                steps.insert(label, step);
+                phase
+            }));
         }
-        if let Some(name) = table
-            .phases
-            .keys()
-            .find(|name| parsed(name).is_ok_and(|label: Label| !used.contains(&label)))
-        {
+        let idle = |name: &&Text| parsed(name).is_ok_and(|label: Label| !used.contains(&label));
+        let whole = self.faults.is_empty();
+        if let Some(name) = table.phases.keys().find(|name| whole && idle(name)) {
             return Err(fault(
                 name.span(),
                 "a phase without steps",
@@ -539,7 +457,7 @@ impl Reader {
         let earlier = |label: &Label| names.contains(label) && label != own;
         Ok(Phase {
             approve,
-            proposer_counts: table.proposer_counts,
+            proposer_counts: *table.proposer_counts.get_ref(),
             signoff_max_age: duration(&table.sign_off_max_age)?,
             after: set(&table.after, earlier, "earlier phase")?,
         })

@@ -1,0 +1,1 @@
+"""A second reader of Custody's formats, written from docs/formats alone."""

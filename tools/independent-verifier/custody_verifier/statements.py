@@ -1,0 +1,550 @@
+"""The eight statements of docs/formats/statements.md and build-type.md: from bytes to what they say.
+
+Each class has the members of one predicate in the order in which they are written, and how each is read.
+"""
+
+import re
+from dataclasses import dataclass, field, fields
+from typing import Any, Callable, ClassVar, TypeVar
+
+from . import names
+from .refusal import Refusal
+from .strict import Object, parse, written
+
+STATEMENT = "https://in-toto.io/Statement/v1"
+BUILD_TYPE = "https://custody.dev/step/v1"
+LEVEL = "CUSTODY_CHAIN_VERIFIED"
+ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
+WEAK = ("sha1", "md5")
+T = TypeVar("T")
+
+
+def member(read: Callable[[Object, str], Any], name: str = "", optional: bool = False) -> Any:
+    """A member that `read` takes from its object; `name` where it is not the field's."""
+    return field(metadata={"read": read, "name": name, "optional": optional})
+
+
+def _members(kind: type[T], holder: Object, **given: Any) -> T:
+    for one in fields(kind):  # type: ignore[arg-type]
+        if one.name not in given:
+            name = one.metadata["name"] or one.name
+            absent = one.metadata["optional"] and not holder.has(name)
+            given[one.name] = None if absent else one.metadata["read"](holder, name)
+    return kind(**given)
+
+
+def _closed(kind: type[T]) -> Callable[[Object, str], T]:
+    """A reader of an object with the members of a class and no other."""
+
+    def read(holder: Object, name: str) -> T:
+        inner = holder.object(name)
+        found = _members(kind, inner)
+        inner.close()
+        return found
+
+    return read
+
+
+def _list_of(kind: type[T]) -> Callable[[Object, str], list[T]]:
+    def read(holder: Object, name: str) -> list[T]:
+        found = []
+        for inner in holder.objects(name):
+            found.append(_members(kind, inner))
+            inner.close()
+        return found
+
+    return read
+
+
+# small members
+
+
+def _text(holder: Object, name: str) -> str:
+    return holder.text(name)
+
+
+def _texts(holder: Object, name: str) -> list[str]:
+    return holder.texts(name)
+
+
+def _table(holder: Object, name: str) -> dict[str, str]:
+    return holder.table(name)
+
+
+def _number(holder: Object, name: str) -> int:
+    return holder.number(name)
+
+
+def _flag(holder: Object, name: str) -> bool:
+    return holder.flag(name)
+
+
+def _name(holder: Object, name: str) -> str:
+    return names.name(holder.text(name))
+
+
+def _patterns(holder: Object, name: str) -> list[str]:
+    return [names.pattern(text) for text in holder.texts(name)]
+
+
+def _label(holder: Object, name: str) -> str:
+    return names.label(holder.text(name), f"{holder.place}.{name}")
+
+
+def _time(holder: Object, name: str) -> int:
+    return names.time(holder.text(name), f"{holder.place}.{name}")
+
+
+def _id_text(holder: Object, name: str) -> str:
+    return names.digest(holder.text(name), 64, f"{holder.place}.{name}")
+
+
+def _nonce(holder: Object, name: str) -> str:
+    if not re.fullmatch("[0-9a-f]{32}", holder.text(name)):
+        raise Refusal("PARSE_FIELD_TYPE", f"{holder.place}.{name}")
+    return holder.text(name)
+
+
+def _one_of(*words: str) -> Callable[[Object, str], str]:
+    def read(holder: Object, name: str) -> str:
+        if holder.text(name) not in words:
+            raise Refusal("PARSE_FIELD_TYPE", f"{holder.place}.{name}: {holder.text(name)[:40]}")
+        return holder.text(name)
+
+    return read
+
+
+# digests, artifacts, sources
+
+
+@dataclass(frozen=True)
+class Digests:
+    sha256: str
+    sha512: str | None
+
+    def agrees(self, other: "Digests") -> bool:
+        """Every digest that both sides have is equal, and both have sha256."""
+        return self.sha256 == other.sha256 and (None in (self.sha512, other.sha512) or self.sha512 == other.sha512)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    name: str
+    digests: Digests
+    size: int
+    uri: str | None = None
+
+    def same(self, other: "Artifact") -> bool:
+        return self.digests.agrees(other.digests) and self.size == other.size
+
+
+@dataclass(frozen=True)
+class Source:
+    uri: str
+    kind: str
+    revision: str
+
+
+def _digest_set(holder: Object) -> Object:
+    """Digests by name. Those that we do not know are text too, and ignored (rule 6)."""
+    digest = holder.object("digest")
+    if not all(isinstance(value, str) for value in digest.members.values()):
+        raise Refusal("PARSE_FIELD_TYPE", digest.place)
+    return digest
+
+
+def _digests(holder: Object) -> Digests:
+    digest = _digest_set(holder)
+    if not digest.has("sha256"):
+        weak = any(digest.has(name) for name in WEAK)
+        raise Refusal("STMT_DIGEST_ALG" if weak else "STMT_DIGEST_MISSING", digest.place)
+    sha256 = names.digest(digest.text("sha256"), 64, digest.place)
+    return Digests(sha256, names.digest(digest.text("sha512"), 128, digest.place) if digest.has("sha512") else None)
+
+
+def _id(holder: Object) -> str:
+    """A reference to a statement: sha256 and no other digest that we know (rule 7)."""
+    digests = _digests(holder)
+    if digests.sha512 is not None:
+        raise Refusal("STMT_DIGEST_ALG", holder.place)
+    return digests.sha256
+
+
+def _artifact(holder: Object, uri: bool = False, closed: bool = True) -> Artifact:
+    if not holder.has("name"):
+        raise Refusal("ART_NAME_INVALID", holder.place)
+    name = names.name(holder.text("name"))
+    address = holder.text("uri") if uri else None
+    digests = _digests(holder)
+    annotations = holder.object("annotations")
+    size = annotations.number("size")
+    if closed:
+        annotations.close()
+        holder.close()
+    return Artifact(name, digests, size, address)
+
+
+def _unique(found: list[Artifact]) -> list[Artifact]:
+    names.check_names([artifact.name for artifact in found])
+    return found
+
+
+def _artifacts(holder: Object, name: str) -> list[Artifact]:
+    return _unique([_artifact(one) for one in holder.objects(name)])
+
+
+def _externals(holder: Object, name: str) -> list[Artifact]:
+    return _unique([_artifact(one, uri=True) for one in holder.objects(name)])
+
+
+def _a_source(holder: Object, closed: bool) -> Source:
+    if holder.text("name") != "source":
+        raise Refusal("PARSE_FIELD_TYPE", f"{holder.place}.name")
+    uri = holder.text("uri")
+    digest = _digest_set(holder)
+    kinds = [kind for kind in ("gitCommit", "hgChangeset") if digest.has(kind)]
+    if len(kinds) != 1:
+        raise Refusal("STMT_DIGEST_MISSING", digest.place)
+    revision = digest.text(kinds[0])
+    names.digest(revision, 64 if kinds[0] == "gitCommit" and len(revision) == 64 else 40, digest.place)
+    if closed:
+        holder.close()
+    return Source(uri, kinds[0], revision)
+
+
+def _source(holder: Object, name: str) -> Source:
+    return _a_source(holder.object(name), closed=True)
+
+
+# the statements
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One of the eight below, and the name of what it is about, if that is a statement."""
+
+    ABOUT: ClassVar[str] = ""
+
+
+@dataclass(frozen=True)
+class Release:
+    product: str = member(_label)
+    version: str = member(_label)
+    channel: str = member(_label)
+    instance: str = member(_label)
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    path: str = member(_name)
+    sha256: str = member(_id_text)
+
+
+@dataclass(frozen=True)
+class NamedPolicy:
+    version: int = member(_number)
+    id: str = member(_id_text)
+
+
+@dataclass(frozen=True)
+class BuildsOn:
+    step: str = member(_label)
+    manifest: str = member(_id_text)
+    artifacts: list[Artifact] = member(_artifacts)
+
+
+@dataclass(frozen=True)
+class Request(Statement):
+    release: Release = member(_closed(Release))
+    phase: str = member(_label)
+    source: Source = member(_source)
+    pipeline: Pipeline = member(_closed(Pipeline))
+    policy: NamedPolicy = member(_closed(NamedPolicy))
+    builds_on: list[BuildsOn] = member(_list_of(BuildsOn), "buildsOn")
+    parameters: dict[str, str] = member(_table)
+    created: int = member(_time)
+    expires: int = member(_time)
+    nonce: str = member(_nonce)
+
+
+@dataclass(frozen=True)
+class Signoff(Statement):
+    ABOUT = "request"
+    about: str
+    decision: str = member(_one_of("approve", "refuse", "withdraw"))
+    withdraws: str | None = member(_id_text, optional=True)
+    release: Release = member(_closed(Release))
+    phase: str = member(_label)
+    source: Source = member(_source)
+    parameters: dict[str, str] = member(_table)
+    artifacts: int = member(_number)
+    bytes: int = member(_number)
+    short_code: str = member(_text, "shortCode")
+    person: str = member(_label)
+    role: str = member(_label)
+    created: int = member(_time)
+    expires: int = member(_time)
+    comment: str = member(_text)
+
+    def __post_init__(self) -> None:
+        if (self.decision == "withdraw") != (self.withdraws is not None):
+            raise Refusal("PARSE_FIELD_TYPE", "withdraws")
+        if self.short_code != short_code(self.about):
+            raise Refusal("SIGNOFF_CONTENT_MISMATCH", f"short code {self.short_code[:40]}")
+
+
+@dataclass(frozen=True)
+class Approver:
+    person: str = member(_label)
+    role: str = member(_label)
+    signoff: str = member(_id_text)
+
+
+@dataclass(frozen=True)
+class Authorization(Statement):
+    ABOUT = "request"
+    about: str
+    approvers: list[Approver] = member(_list_of(Approver))
+    not_before: int = member(_time, "notBefore")
+    expires: int = member(_time)
+
+
+@dataclass(frozen=True)
+class TaskInput:
+    task: str | None = member(_id_text, optional=True)
+    manifest: str | None = member(_id_text, optional=True)
+    directory: str = member(_name)
+    patterns: list[str] = member(_patterns)
+
+    def __post_init__(self) -> None:
+        if (self.task is None) == (self.manifest is None) or not self.patterns:
+            raise Refusal("PARSE_FIELD_MISSING", "an input without patterns, or without one of task and manifest")
+
+
+@dataclass(frozen=True)
+class Task(Statement):
+    ABOUT = "authorization"
+    about: str
+    step: str = member(_label)
+    creator: str = member(_text)
+    command: list[str] = member(_texts)
+    destination: str | None = member(_text, optional=True)
+    variables: dict[str, str] = member(_table)
+    network: bool = member(_flag)
+    inputs: list[TaskInput] = member(_list_of(TaskInput))
+    source: Source | None = member(_source, optional=True)
+    externals: list[Artifact] = member(_externals)
+    outputs: list[str] = member(_patterns)
+    sha512: bool = member(_flag)
+    created: int = member(_time)
+    deadline: int = member(_time)
+    nonce: str = member(_nonce)
+
+    def __post_init__(self) -> None:
+        if bool(self.command) == (self.destination is not None):
+            raise Refusal("PARSE_FIELD_TYPE", "neither or both of command and destination")
+
+
+@dataclass(frozen=True)
+class Intent(Statement):
+    ABOUT = "task"
+    about: str
+    stage: str = member(_one_of("announced", "done"))
+    destination: str = member(_text)
+    artifacts: list[Artifact] = member(_artifacts)
+    created: int = member(_time)
+
+
+@dataclass(frozen=True)
+class Resolution(Statement):
+    ABOUT = "task"
+    about: str
+    resolve: str = member(_one_of("resume", "supersede"))
+    intent: str | None = member(_id_text, optional=True)
+    manifest: str | None = member(_id_text, optional=True)
+    person: str = member(_label)
+    reason: str = member(_text)
+    created: int = member(_time)
+
+    def __post_init__(self) -> None:
+        wanted, other = (self.intent, self.manifest) if self.resolve == "resume" else (self.manifest, self.intent)
+        if other is not None:
+            raise Refusal("PARSE_UNKNOWN_FIELD", "the member of the other word")
+        if wanted is None:
+            raise Refusal("PARSE_FIELD_MISSING", "the member of the word")
+
+
+@dataclass(frozen=True)
+class Used:
+    """One file that a manifest says was used."""
+
+    artifact: Artifact
+    manifest: str | None
+
+
+@dataclass(frozen=True)
+class Manifest(Statement):
+    subjects: list[Artifact]
+    task: str
+    step: str
+    command: list[str]
+    destination: str | None
+    creator: str
+    source: Source | None
+    manifests: list[str]
+    used: list[Used]
+    started: int
+    finished: int
+
+
+@dataclass(frozen=True)
+class Summary(Statement):
+    subjects: list[Artifact]
+    verified: int
+    resource: str
+    policy: str
+    rests_on: set[str]
+    passed: bool
+
+
+def short_code(request: str) -> str:
+    """sign-off.md, "The short code"."""
+    bits = int(request[:10], 16)
+    code = "".join(ALPHABET[bits >> shift & 31] for shift in range(35, -5, -5))
+    return f"{code[:4]}-{code[4:]}"
+
+
+def _parameters(holder: Object) -> tuple[str, str, list[str], str | None]:
+    """`externalParameters`: closed, and what is too much in it has a code of its own."""
+    task = holder.object("task") if holder.has("task") else None
+    if task is None or not task.has("digest"):
+        raise Refusal("CHAIN_TASK_MISSING", holder.place)
+    if set(task.members) != {"digest"} or len(task.object("digest").members) > 1:
+        raise Refusal("STMT_PARAMETER_UNEXPECTED", task.place)
+    found = _id(task)
+    step, command = _label(holder, "step"), holder.texts("command")
+    destination = holder.text("destination") if holder.has("destination") else None
+    for name in holder.members:
+        if name not in holder.taken:
+            raise Refusal("STMT_PARAMETER_UNEXPECTED", name)
+    return found, step, command, destination
+
+
+def _dependencies(holders: list[Object]) -> tuple[Source | None, list[str], list[Used]]:
+    source: Source | None = None
+    manifests: list[str] = []
+    used: list[Used] = []
+    for holder in holders:
+        annotations = holder.members.get("annotations", {})
+        if not isinstance(annotations, dict):
+            raise Refusal("PARSE_FIELD_TYPE", f"{holder.place}.annotations")
+        role = annotations.get("role")
+        if role == "source":
+            if source:
+                raise Refusal("CHAIN_SOURCE_MISMATCH", "two sources")
+            source = _a_source(holder, closed=False)
+        elif role == "manifest":
+            if holder.has("name"):
+                holder.text("name")
+            manifests.append(_id(holder))
+        elif role == "input":
+            artifact = _artifact(holder, uri=holder.has("uri"), closed=False)
+            inner = holder.taken["annotations"]
+            if inner.has("manifest") == holder.has("uri"):
+                raise Refusal("CHAIN_INPUT_UNACCOUNTED", holder.place)
+            used.append(Used(artifact, _id_text(inner, "manifest") if inner.has("manifest") else None))
+        else:
+            raise Refusal("CHAIN_INPUT_UNACCOUNTED", f"{holder.place}: role {role}")
+        if "annotations" not in holder.taken:
+            holder.object("annotations")
+        holder.taken["annotations"].text("role")
+    return source, manifests, used
+
+
+def _manifest(subjects: list[Object], predicate: Object) -> Manifest:
+    made = _unique([_artifact(subject, closed=False) for subject in subjects])
+    definition = predicate.object("buildDefinition")
+    if definition.text("buildType") != BUILD_TYPE:
+        raise Refusal("STMT_BUILD_TYPE", definition.text("buildType")[:80])
+    parameters = _parameters(definition.object("externalParameters"))
+    internal = definition.object("internalParameters")
+    creator = internal.text("taskCreator")
+    internal.table("environment")
+    dependencies = _dependencies(definition.objects("resolvedDependencies"))
+    details = predicate.object("runDetails")
+    builder = details.object("builder")
+    builder.text("id")
+    metadata = details.object("metadata")
+    metadata.text("invocationId")
+    times = _time(metadata, "startedOn"), _time(metadata, "finishedOn")
+    if len(_artifacts(details, "byproducts")) > 1:
+        raise Refusal("PARSE_COUNT_EXCEEDED", "byproducts")
+    for holder in (internal, definition, builder, metadata, details):
+        holder.close()
+    return Manifest(made, *parameters, creator, *dependencies, *times)
+
+
+def _summary(subjects: list[Object], predicate: Object) -> Summary:
+    made = _unique([_artifact(subject, closed=False) for subject in subjects])
+    verifier = predicate.object("verifier")
+    verifier.text("id")
+    verified, resource = _time(predicate, "timeVerified"), predicate.text("resourceUri")
+    policy = predicate.object("policy")
+    policy.text("uri")
+    policy_id = _id(policy)
+    attestations = predicate.objects("inputAttestations")
+    rests_on = {_id(entry) for entry in attestations}
+    passed = predicate.text("verificationResult") == "PASSED"
+    passed = LEVEL in predicate.texts("verifiedLevels") and passed
+    predicate.text("slsaVersion")
+    for holder in (verifier, policy, *attestations):
+        holder.close()
+    return Summary(made, verified, resource, policy_id, rests_on, passed)
+
+
+def _own(kind: type[Statement]) -> Callable[[list[Object], Object], Statement]:
+    """A reader of a predicate of our own."""
+
+    def read(subjects: list[Object], predicate: Object) -> Statement:
+        if len(subjects) != 1 or subjects[0].members.get("name") != kind.ABOUT:
+            raise Refusal("PARSE_FIELD_TYPE", "subject")
+        subjects[0].text("name")
+        return _members(kind, predicate, about=_id(subjects[0]))
+
+    return read
+
+
+def _request(subjects: list[Object], predicate: Object) -> Request:
+    request = _members(Request, predicate)
+    if len(subjects) != 1 or _a_source(subjects[0], closed=False) != request.source:
+        raise Refusal("PARSE_FIELD_TYPE", "subject")
+    return request
+
+
+_READERS: dict[str, Callable[[list[Object], Object], Statement]] = {
+    "https://custody.dev/release-request/v1": _request,
+    "https://custody.dev/signoff/v1": _own(Signoff),
+    "https://custody.dev/authorization/v1": _own(Authorization),
+    "https://custody.dev/task/v1": _own(Task),
+    "https://slsa.dev/provenance/v1": _manifest,
+    "https://slsa.dev/verification_summary/v1": _summary,
+    "https://custody.dev/intent/v1": _own(Intent),
+    "https://custody.dev/resolution/v1": _own(Resolution),
+}
+
+
+def read(data: bytes) -> tuple[Statement, bool]:
+    """One statement, and whether the bytes are the very ones that a writer makes."""
+    whole = Object.of(parse(data), "statement")
+    if whole.text("_type") != STATEMENT:
+        raise Refusal("STMT_TYPE", whole.text("_type")[:80])
+    subjects = whole.objects("subject")
+    if not subjects:
+        raise Refusal("STMT_SUBJECT_EMPTY")
+    reader = _READERS.get(whole.text("predicateType"))
+    if reader is None:
+        raise Refusal("STMT_PREDICATE_TYPE", whole.text("predicateType")[:80])
+    predicate = whole.object("predicate")
+    found = reader(subjects, predicate)
+    predicate.close()
+    return found, written(whole) == data
