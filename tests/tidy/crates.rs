@@ -20,6 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["custody-core", "custody-run", "custody-sign", "custody-store", "custody-verify"],
     ),
     ("custody-tidy", &["custody-core"]),
+    ("custody-vectors", &["custody-core", "custody-store", "custody-verify", "custody-world"]),
     ("custody-world", &["custody-core", "custody-verify"]),
 ];
 
