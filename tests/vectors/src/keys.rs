@@ -13,7 +13,7 @@ use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair,
     EcdsaSigningAlgorithm, KeyPair as _, RSA_PKCS1_SHA256, RSA_PKCS1_SHA512, RSA_PSS_SHA256,
 };
-use custody_core::crypto::{Scheme, signature_fits};
+use custody_core::crypto::{Scheme, sha512, signature_fits};
 use custody_core::digest::Sha256;
 use custody_core::encoding::{base64_decode, hex, hex_decode};
 use custody_core::key::PublicKey;
@@ -156,10 +156,67 @@ impl Rsa {
     }
 }
 
-/// What a security key or passkey is to do otherwise than it should.
+/// An SSHSIG, taken apart so that each part can be wrong.
+#[derive(Clone, Copy)]
+pub(crate) struct Ssh<'s> {
+    pub(crate) namespace: &'s str,
+    pub(crate) hash: &'s str,
+}
+
+pub(crate) const OURS: Ssh<'static> = Ssh { namespace: sshsig::NAMESPACE, hash: "sha512" };
+
+impl Ssh<'_> {
+    /// What the key signs.
+    pub(crate) fn data(&self, message: &[u8]) -> Vec<u8> {
+        let mut data = b"SSHSIG".to_vec();
+        put_string(&mut data, self.namespace.as_bytes());
+        put_string(&mut data, b"");
+        put_string(&mut data, self.hash.as_bytes());
+        if self.hash == "sha256" {
+            put_string(&mut data, Sha256::of(message).as_bytes());
+        } else {
+            put_string(&mut data, &sha512(message));
+        }
+        data
+    }
+
+    /// The blob around a signature in SSH's own form.
+    pub(crate) fn blob(&self, key: &PublicKey, inner: &[u8]) -> Vec<u8> {
+        let mut blob = b"SSHSIG\0\0\0\x01".to_vec();
+        put_string(&mut blob, &key.to_ssh_blob());
+        put_string(&mut blob, self.namespace.as_bytes());
+        put_string(&mut blob, b"");
+        put_string(&mut blob, self.hash.as_bytes());
+        put_string(&mut blob, inner);
+        blob
+    }
+}
+
+/// A signature in SSH's own form, and what comes after it.
+pub(crate) fn inner(format: &str, sig: &[u8], tail: &[u8]) -> Vec<u8> {
+    let mut inner = Vec::new();
+    put_string(&mut inner, format.as_bytes());
+    put_string(&mut inner, sig);
+    inner.extend(tail);
+    inner
+}
+
+/// What a security key or passkey does.
 pub(crate) struct Touch<'t> {
     pub(crate) application: &'t str,
     pub(crate) flags: u8,
+}
+
+impl Touch<'_> {
+    fn counted(&self) -> [u8; 5] {
+        [self.flags, 0, 0, 0, 7]
+    }
+
+    fn message(&self, extensions: &[u8], data: &[u8]) -> Vec<u8> {
+        let application = Sha256::of(self.application.as_bytes());
+        let data = Sha256::of(data);
+        [&application.as_bytes()[..], &self.counted(), extensions, data.as_bytes()].concat()
+    }
 }
 
 /// A security key with Ed25519, its material that of the world's key of this name.
@@ -170,15 +227,16 @@ pub(crate) fn sk_ed25519(name: &str, application: &str) -> PublicKey {
 
 /// Its SSHSIG blob over a message.
 pub(crate) fn touch_ed25519(name: &str, touch: &Touch<'_>, message: &[u8]) -> Vec<u8> {
-    let tail = [touch.flags, 0, 0, 0, 7];
-    let data = Sha256::of(&sshsig::signed_data(message));
-    let rp = Sha256::of(touch.application.as_bytes());
-    let signed = [&rp.as_bytes()[..], &tail, data.as_bytes()].concat();
-    let mut inner = Vec::new();
-    put_string(&mut inner, b"sk-ssh-ed25519@openssh.com");
-    put_string(&mut inner, &Key::of(name).raw(&signed));
-    inner.extend(tail);
-    sshsig::from_agent(&sk_ed25519(name, touch.application), &inner)
+    let sig = Key::of(name).raw(&touch.message(&[], &OURS.data(message)));
+    let inner = inner("sk-ssh-ed25519@openssh.com", &sig, &touch.counted());
+    OURS.blob(&sk_ed25519(name, touch.application), &inner)
+}
+
+/// A page on which a passkey is asked.
+pub(crate) struct Page<'p> {
+    pub(crate) origin: &'p str,
+    pub(crate) client_data: String,
+    pub(crate) extensions: &'p [u8],
 }
 
 /// A security key or passkey with ECDSA.
@@ -198,37 +256,25 @@ impl Sk {
 
     /// The SSHSIG blob of a security key over a message.
     pub(crate) fn touch(&self, random: &mut Random, touch: &Touch<'_>, message: &[u8]) -> Vec<u8> {
-        let tail = [touch.flags, 0, 0, 0, 7];
-        let data = Sha256::of(&sshsig::signed_data(message));
-        let rp = Sha256::of(touch.application.as_bytes());
-        let signed = [&rp.as_bytes()[..], &tail, data.as_bytes()].concat();
-        let mut inner = Vec::new();
-        put_string(&mut inner, b"sk-ecdsa-sha2-nistp256@openssh.com");
-        put_string(&mut inner, &self.ecdsa.sign_ssh(random, &signed));
-        inner.extend(tail);
-        sshsig::from_agent(&self.public(touch.application), &inner)
+        let sig = self.ecdsa.sign_ssh(random, &touch.message(&[], &OURS.data(message)));
+        let inner = inner("sk-ecdsa-sha2-nistp256@openssh.com", &sig, &touch.counted());
+        OURS.blob(&self.public(touch.application), &inner)
     }
 
-    /// The SSHSIG blob of a passkey whose browser made this client data, on a page of `origin`.
+    /// The SSHSIG blob of a passkey that was asked on a page.
     pub(crate) fn assert(
         &self,
         random: &mut Random,
         touch: &Touch<'_>,
-        origin: &str,
-        client_data: &str,
-        extensions: &[u8],
+        page: &Page<'_>,
     ) -> Vec<u8> {
-        let head = [touch.flags, 0, 0, 0, 7];
-        let rp = Sha256::of(touch.application.as_bytes());
-        let data = Sha256::of(client_data.as_bytes());
-        let signed = [&rp.as_bytes()[..], &head, extensions, data.as_bytes()].concat();
-        let mut inner = Vec::new();
-        put_string(&mut inner, b"webauthn-sk-ecdsa-sha2-nistp256@openssh.com");
-        put_string(&mut inner, &self.ecdsa.sign_ssh(random, &signed));
-        inner.extend(head);
-        put_string(&mut inner, origin.as_bytes());
-        put_string(&mut inner, client_data.as_bytes());
-        put_string(&mut inner, extensions);
-        sshsig::from_agent(&self.public(touch.application), &inner)
+        let message = touch.message(page.extensions, page.client_data.as_bytes());
+        let sig = self.ecdsa.sign_ssh(random, &message);
+        let mut tail = touch.counted().to_vec();
+        put_string(&mut tail, page.origin.as_bytes());
+        put_string(&mut tail, page.client_data.as_bytes());
+        put_string(&mut tail, page.extensions);
+        let inner = inner("webauthn-sk-ecdsa-sha2-nistp256@openssh.com", &sig, &tail);
+        OURS.blob(&self.public(touch.application), &inner)
     }
 }
