@@ -1,8 +1,11 @@
 //! The cases, by group, and the questions that several of them ask.
 
+mod artifact;
 mod chain;
 mod envelope;
+mod json;
 mod people;
+mod statement;
 
 use custody_core::envelope::Envelope;
 use custody_verify::Question;
@@ -12,6 +15,9 @@ use crate::case::{Chain, Set, What};
 
 pub(crate) fn add(set: &mut Set) {
     envelope::add(set);
+    json::add(set);
+    statement::add(set);
+    artifact::add(set);
     people::add(set);
     chain::add(set);
 }

@@ -193,11 +193,18 @@ receipts = "none"
     )
 }
 
+/// An accepted case says more than that; one that is accepted by mistake is told elsewhere.
+fn says(said: Option<Value<'_>>, found: &Value<'_>, member: &str) {
+    if let Some(said) = said {
+        assert_eq!(said, *found, "{member}");
+    }
+}
+
 fn statement(input: &[u8], case: &mut Object<'_>) -> Result<(), Refusal> {
     let canonical = case.optional("canonical");
     let statement = Statement::parse(input)?;
     let same = statement.to_json().as_bytes() == input;
-    assert_eq!(canonical, Some(Value::Bool(same)), "canonical");
+    says(canonical, &Value::Bool(same), "canonical");
     Ok(())
 }
 
@@ -210,7 +217,7 @@ fn policies(case: &mut Object<'_>, file: Files<'_>) -> Result<Result<(), Refusal
     let newest = case.optional("newest");
     let all = envelopes(case, "policies", file)?;
     Ok(PolicyChain::establish(pin, &all, floor(case)?).map(|chain| {
-        assert_eq!(newest, Some(Value::Integer(chain.newest().1.version)), "newest");
+        says(newest, &Value::Integer(chain.newest().1.version), "newest");
     }))
 }
 
@@ -218,7 +225,7 @@ fn bundle(input: &[u8], case: &mut Object<'_>) -> Result<(), Refusal> {
     let statements = case.optional("statements");
     let read: Evidence = bundle::read(input)?.into_iter().collect();
     let found = Value::list(read.iter().map(|envelope| Value::text(envelope.id())));
-    assert_eq!(statements, Some(found), "statements");
+    says(statements, &found, "statements");
     Ok(())
 }
 
