@@ -334,15 +334,7 @@ impl<'a> Value<'a> {
                 format!("{} bytes", text.len()),
             ));
         }
-        let hidden = |c: &char| {
-            (c.is_control() && !matches!(c, '\n' | '\t'))
-                || matches!(
-                    c,
-                    '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-                        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
-                )
-        };
-        match text.chars().find(hidden) {
+        match text.chars().find(|c| is_hidden(*c)) {
             Some(c) => Err(Refusal::new(
                 Code::ParseUnicodeInvalid,
                 at,
@@ -505,6 +497,18 @@ impl<'a> Object<'a> {
             }
         }
     }
+}
+
+/// Whether nobody can see the character, or it changes how others look: controls other than line feed
+/// and tab, marks of the direction of writing, and characters without width. No text that people sign
+/// has one.
+pub fn is_hidden(c: char) -> bool {
+    (c.is_control() && !matches!(c, '\n' | '\t'))
+        || matches!(
+            c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
+        )
 }
 
 /// An object of text values, in this order.

@@ -9,6 +9,7 @@ use core::num::NonZeroU32;
 use core::ops::Range;
 use core::str::FromStr;
 
+use custody_core::json::is_hidden;
 use custody_core::key::PublicKey;
 use custody_core::limits::POLICY_BYTES;
 use custody_core::statement::Label;
@@ -191,6 +192,11 @@ pub(super) fn read(text: &str) -> Result<Policy, PolicyFault> {
             format!("keep the policy under {POLICY_BYTES} bytes"),
         );
         return Err(locate(text, Fault { code: Code::ParseSizeExceeded, ..found }));
+    }
+    // people read this very text before they sign it; TOML takes a carriage return only before a line feed
+    if let Some((at, hidden)) = text.char_indices().find(|(_, c)| *c != '\r' && is_hidden(*c)) {
+        let message = format!("a character that nobody can see ({})", hidden.escape_unicode());
+        return Err(locate(text, fault(at..at, message, "remove it")));
     }
     let table: PolicyTable = toml::from_str(text).map_err(|error| {
         let remedy = "write every member that docs/formats/policy.md lists, and no other";
