@@ -1,10 +1,13 @@
 //! The cases, by group, and the questions that several of them ask.
 
 mod artifact;
+mod bundle;
 mod chain;
 mod envelope;
 mod json;
 mod people;
+mod policies;
+mod policy;
 mod statement;
 
 use custody_core::envelope::Envelope;
@@ -20,6 +23,9 @@ pub(crate) fn add(set: &mut Set) {
     artifact::add(set);
     people::add(set);
     chain::add(set);
+    policy::add(set);
+    policies::add(set);
+    bundle::add(set);
 }
 
 /// What the published partial update's chain consists of: nothing that it does not need.
