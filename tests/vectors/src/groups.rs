@@ -4,6 +4,7 @@ mod artifact;
 mod bundle;
 mod chain;
 mod envelope;
+mod gate;
 mod json;
 mod people;
 mod policies;
@@ -23,6 +24,7 @@ pub(crate) fn add(set: &mut Set) {
     artifact::add(set);
     people::add(set);
     chain::add(set);
+    gate::add(set);
     policy::add(set);
     policies::add(set);
     bundle::add(set);
@@ -70,6 +72,14 @@ fn ask(world: &World, question: Question, bytes: &str, prefixes: &[&str]) -> Cha
 fn shipped(world: &World) -> What {
     let bytes = content("new", "partial, signed");
     What::Chain(ask(world, world.ask("hello.partial", &bytes), &bytes, &SHIPPED))
+}
+
+/// Asks where the signed partial update comes from, which is not published yet.
+fn signed_update(world: &World) -> What {
+    let bytes = content("new", "partial, signed");
+    let mut question = world.ask("hello.partial", &bytes);
+    question.expect.step = Some(label("sign"));
+    What::Chain(ask(world, question, &bytes, &SHIPPED[..6]))
 }
 
 /// Asks where a file comes from that the build made.

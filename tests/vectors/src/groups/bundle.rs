@@ -12,12 +12,16 @@ pub(super) fn add(set: &mut Set) {
     let mut group = set.group("bundle");
     let world = honest();
     let names = ["new/ship/authorization", "new/ship/signoff/bob", "new/ship/signoff/carol"];
-    let mut envelopes: Vec<Envelope> = names.map(|name| world.envelopes[name].clone()).into();
-    envelopes.push(world.policies[0].clone());
+    let envelopes: Vec<Envelope> = names.map(|name| world.envelopes[name].clone()).into();
     let ids: Vec<_> = envelopes.iter().map(Envelope::id).collect();
     let text = bundle::write(&envelopes);
     let accept = |text: String| What::Bundle(text.into_bytes(), ids.clone());
-    group.accept("honest", About("a policy and three statements", &[]), &accept(text.clone()));
+    group.accept("honest", About("three statements", &[]), &accept(text.clone()));
+    let policy = world.policies[0].clone();
+    let with_policy = format!("{}\n{text}", policy.to_json());
+    let all = ids.iter().copied().chain([policy.id()]).collect();
+    let what = What::Bundle(with_policy.into_bytes(), all);
+    group.accept("with-policy", About("a policy and three statements", &[]), &what);
     group.accept(
         "no-line-feed",
         About("no line feed at the end", &[]),
