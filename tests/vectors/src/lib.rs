@@ -11,6 +11,7 @@
     clippy::panic,
     clippy::needless_pass_by_value,
     clippy::indexing_slicing,
+    clippy::similar_names,
     reason = "only tests and the generator use it, and they may fail loudly"
 )]
 

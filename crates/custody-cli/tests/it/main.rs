@@ -9,5 +9,6 @@ mod policy;
 mod publish;
 mod run_all;
 mod talk;
+mod vectors;
 mod verify;
 mod world;
