@@ -13,7 +13,7 @@ use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 
 use crate::checks::authorization::Tally;
-use crate::checks::{Authority, authorization, manifest, subject, task};
+use crate::checks::{Authority, authorization, manifest, subject, task, whole};
 use crate::evidence::Evidence;
 use crate::policy::{Product, listed};
 use crate::report::{Node, NodeKind, Outcomes, Report, Rule};
@@ -624,6 +624,7 @@ impl<'c, 'e> Walk<'c, 'e> {
     }
 
     fn finish(mut self, question: String, outcomes: Option<Outcomes>) -> Report {
+        whole::check(self.case, &mut self.nodes);
         let intact = self.intact();
         if let Some(subject) = self.nodes.first_mut() {
             subject.check(Rule::EvidenceIntact, intact);
