@@ -13,6 +13,7 @@ use crate::keys::Random;
 
 /// What is put before the verifier.
 #[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "each is made once and written out")]
 pub(crate) enum What {
     Envelope(Signed),
     /// The bytes, and whether a writer would write them so.

@@ -4,11 +4,11 @@ use custody_core::Code;
 use custody_core::digest::Sha256;
 use custody_core::envelope::{Envelope, StatementId};
 use custody_core::statement::{
-    InputOrigin, Manifest, Request, Resolve, Revision, Statement, Task, UsedInput,
+    InputOrigin, Manifest, Origin, Request, Resolve, Revision, Statement, Task, UsedInput,
 };
 use custody_verify::Floor;
 use custody_world::{
-    Builder, Key, World, artifact, at, change, content, honest, label, policy_envelope,
+    Builder, Key, World, artifact, at, change, content, honest, label, nonce, policy_envelope,
     policy_text, signed, source,
 };
 
@@ -32,6 +32,7 @@ pub(super) fn add(set: &mut Set) {
     contradictions(&mut group);
     inputs(&mut group);
     results(&mut group);
+    twins(&mut group);
     sources(&mut group);
     releases(&mut group);
     required(&mut group);
@@ -662,6 +663,71 @@ fn results(group: &mut Group<'_>) {
     group.reject("task-run-twice", "built", forked, about, &built(&replayed));
 }
 
+/// The build is planned a second time. Signing takes the second result, packing took the first.
+fn built_twice(file: &str) -> What {
+    let mut world = honest();
+    let mut task = world.get_task("new/build/task");
+    task.nonce = nonce("again");
+    let (first, second) =
+        (world.id("new/build/task"), world.add("build again", task, &["scheduler"]));
+    let made = [("dist/hello", file), ("dist/hello.mar", "hello.mar")];
+    let made = made.map(|(path, file)| artifact(path, &content("new", file)));
+    let manifest = world.run("build again", 100_310, made.into());
+    let manifest = world.add("built again", manifest, &["builder"]);
+    let mut sign = world.get_task("new/sign/task");
+    let inputs = sign.inputs.iter_mut().filter(|input| input.origin == Origin::Task(first));
+    inputs.for_each(|input| input.origin = Origin::Task(second));
+    world.add("new/sign/task", sign, &["scheduler"]);
+    let mut signing = world.get_manifest("new/sign/manifest");
+    signing.task = world.id("new/sign/task");
+    let before = world.id("new/build/manifest");
+    for id in signing.upstream.iter_mut().filter(|id| **id == before) {
+        *id = manifest;
+    }
+    for input in
+        signing.inputs.iter_mut().filter(|input| input.origin == InputOrigin::Manifest(before))
+    {
+        input.origin = InputOrigin::Manifest(manifest);
+        if input.artifact.name.as_str() == "dist/hello" {
+            input.artifact = artifact("dist/hello", &content("new", file));
+        }
+    }
+    world.add("new/sign/manifest", signing, &["signer"]);
+    signed_update(&world)
+}
+
+fn twins(group: &mut Group<'_>) {
+    let rows = &["chain-two-nodes-one-role"];
+    let about = About("one job was planned twice, and both results are the same", rows);
+    group.accept("planned-twice", about, &built_twice("hello"));
+    let about = About("one job was planned twice, and the chain has two results of it", rows);
+    group.reject(
+        "two-results-of-one-job",
+        "planned-twice",
+        Code::ChainForked,
+        about,
+        &built_twice("another hello"),
+    );
+    let replaced = |world: &mut World| {
+        let mut other = world.get_manifest("new/build/manifest");
+        other.invocation = "a second run".into();
+        world.drop("new/build/manifest");
+        world.add("other", other, &["builder"]);
+    };
+    let mut world = honest();
+    replaced(&mut world);
+    let about =
+        "another genuine manifest of the same task lies at the place of the one that is named";
+    refuse_signed(
+        group,
+        "link-replaced",
+        Code::ChainLinkMissing,
+        "chain-link-substituted",
+        about,
+        &world,
+    );
+}
+
 fn sources(group: &mut Group<'_>) {
     for (name, uri) in [
         ("source-at-sign", "https://git.example.org/hello@evil"),
@@ -1137,4 +1203,26 @@ fn decisions(group: &mut Group<'_>) {
     world.add("moved", manifest, &["decider"]);
     let about = About("the decision was made for another release", &["chain-cross-release"]);
     group.reject("decided-elsewhere", "decided", Code::ChainTaskMissing, about, &decided(&world));
+    let takes = |text: String| {
+        let (head, steps) = text.split_once("[products.hello.steps.decide]").unwrap();
+        let inputs = "inputs = [{ step = \"extra\", release = \"same\" }]";
+        format!("{head}[products.hello.steps.decide]{}", steps.replacen("inputs = []", inputs, 1))
+    };
+    let mut world = change().policy(takes).build();
+    let about = About("a decision step that may take what it decided", &["chain-cycle"]);
+    group.accept("decided-under-another-policy", about, &decided(&world));
+    let mut task = world.get_task("new/decide/task");
+    task.inputs.push(World::input(Origin::Task(world.id("new/extra/task")), "extra", "*"));
+    world.add("new/decide/task", task, &["scheduler"]);
+    let made = world.get_manifest("new/decide/manifest").artifacts;
+    let manifest = world.run("new/decide/task", 100_460, made);
+    world.add("new/decide/manifest", manifest, &["decider"]);
+    let about = About("a decision that rests on what it decided", &["chain-cycle"]);
+    group.reject(
+        "decided-in-a-circle",
+        "decided-under-another-policy",
+        Code::ChainCycle,
+        about,
+        &decided(&world),
+    );
 }
