@@ -12,6 +12,8 @@
     clippy::needless_pass_by_value,
     clippy::indexing_slicing,
     clippy::similar_names,
+    clippy::too_many_lines,
+    clippy::type_complexity,
     reason = "only tests and the generator use it, and they may fail loudly"
 )]
 

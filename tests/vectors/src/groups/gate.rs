@@ -164,7 +164,7 @@ fn times(group: &mut Group<'_>) {
     group.reject("too-late", "last-second", Code::ChainStale, about, &at_time(late));
     let short = change()
         .authorization("new/ship/authorization", |authorization| {
-            authorization.expires = at(102_000)
+            authorization.expires = at(102_000);
         })
         .task(PUBLISH, |task| task.deadline = at(102_000))
         .build()
@@ -418,11 +418,11 @@ fn summaries(group: &mut Group<'_>) {
     );
     let edits: [(&str, fn(&mut Summary)); 6] = [
         ("summary-failed", |summary| {
-            summary.result = custody_core::statement::VerificationResult::Failed
+            summary.result = custody_core::statement::VerificationResult::Failed;
         }),
         ("summary-of-no-level", |summary| summary.levels.clear()),
         ("summary-of-another-release", |summary| {
-            summary.resource_uri = "custody:hello/1.0.0/release/production".into()
+            summary.resource_uri = "custody:hello/1.0.0/release/production".into();
         }),
         ("summary-of-nothing", |summary| summary.inputs.clear()),
         ("summary-of-less", |summary| summary.artifacts.truncate(1)),
