@@ -533,6 +533,7 @@ mod tests {
         parse(text, 1 << 20, 1 << 16).unwrap_err().code
     }
 
+    /// `json-encoding`, `json-deep-nesting`.
     #[test]
     fn faults_have_their_codes() {
         let blank = " ".repeat((1 << 20) + 1);
@@ -569,6 +570,7 @@ mod tests {
         }
     }
 
+    /// `json-number-forms`.
     #[test]
     fn large_numbers_stay_exact() {
         assert_eq!(parse(b"18446744073709551615", 99, 99).unwrap(), Value::Integer(u64::MAX));

@@ -126,6 +126,7 @@ fn keeps_the_rules(place: &Place) {
     }
 }
 
+/// `gate-destination`.
 #[test]
 fn destinations_have_one_form() {
     for text in ["file:///srv/www", "s3://bucket", "s3://my.bucket-1/firefox/124.0"] {
@@ -206,6 +207,7 @@ fn endpoints_are_secure_and_secrets_not_shown() {
     }
 }
 
+/// `gate-destination-exists`.
 #[test]
 fn a_directory_keeps_the_rules() {
     let root = TempDir::new().unwrap();
@@ -282,6 +284,7 @@ fn of_many_writers_one_wins() {
     assert_eq!(fs::read_dir(root.path().join("x")).unwrap().count(), 1);
 }
 
+/// `gate-destination-exists`.
 #[test]
 fn a_bucket_keeps_the_rules() {
     let Some((destination, vars)) = real_bucket("rules") else { return };
@@ -435,6 +438,7 @@ fn the_server_is_told_what_to_expect() {
     assert!(requests[2].0.contains("\r\naccept-encoding: identity\r\n"), "{}", requests[2].0);
 }
 
+/// `gate-readback`, `art-content-encoding`.
 #[test]
 fn what_comes_back_is_not_believed() {
     for (answers, code, found) in [

@@ -776,6 +776,7 @@ fn contradicting_times_are_refused() {
 }
 
 /// A task that is a product of a decision step.
+/// Row `chain-self-authorised`.
 #[test]
 fn a_task_that_a_decision_step_made_is_accepted_and_others_are_not() {
     assert_accepted(&honest().extra_file());

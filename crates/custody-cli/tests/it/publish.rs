@@ -44,6 +44,7 @@ fn shipped() -> (World, String) {
     (world, task)
 }
 
+/// `gate-destination`.
 #[test]
 fn only_where_the_policy_says() {
     let world = World::promoted();
@@ -66,6 +67,7 @@ fn only_where_the_policy_says() {
     assert_eq!(files(&world).len(), 4);
 }
 
+/// `gate-destination-exists`.
 #[test]
 fn nothing_is_ever_overwritten() {
     let world = World::promoted();
@@ -89,6 +91,7 @@ fn nothing_is_ever_overwritten() {
 }
 
 /// One file of several is bad: none is published.
+/// Row `gate-partial`.
 #[test]
 fn all_or_nothing() {
     let world = World::promoted();
@@ -114,6 +117,7 @@ fn all_or_nothing() {
 }
 
 /// Killed after the first file appeared: nobody knows how far it came, and only a person says go on.
+/// Row `gate-crash-between`.
 #[test]
 fn in_doubt_after_a_crash() {
     let world = World::promoted();
@@ -171,6 +175,7 @@ fn in_doubt_after_a_crash() {
 }
 
 /// A resolution lets one attempt go on, not all attempts for ever.
+/// Row `gate-crash-between`.
 #[test]
 fn in_doubt_again_after_a_second_failure() {
     let world = World::promoted();
@@ -264,6 +269,7 @@ fn planned_twice_nothing_is_published_that_was_not() {
 }
 
 /// The real server of `tests/servers/s3`.
+/// Row `gate-readback`.
 #[test]
 fn into_a_bucket() {
     let var = |name: &str| std::env::var(name).ok();
