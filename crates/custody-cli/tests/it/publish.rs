@@ -269,7 +269,6 @@ fn planned_twice_nothing_is_published_that_was_not() {
 }
 
 /// The real server of `tests/servers/s3`.
-/// Row `gate-readback`.
 #[test]
 fn into_a_bucket() {
     let var = |name: &str| std::env::var(name).ok();
