@@ -1,6 +1,7 @@
 //! The command `custody` from outside: real processes, real files, and what must never happen.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what goes wrong in a test fails it")]
 
+mod attacks;
 mod chain;
 mod gates;
 mod openssh;
