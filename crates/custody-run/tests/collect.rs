@@ -88,6 +88,7 @@ fn declared_outputs_are_copied_and_hashed_in_order_of_names() {
     assert_eq!(fs::read(&collected[0].1).unwrap(), b"a");
 }
 
+/// `res-many-small-files`.
 #[test]
 fn thousands_of_files_are_collected() {
     let world = World::new();

@@ -246,7 +246,8 @@ fn recorded(group: &mut Group<'_>) {
     let about = About("the manifest has the right digest and a wrong size", &["art-size-mismatch"]);
     group.reject("size", "chain/built", Code::ArtSizeMismatch, about, &what);
     let what = build(|manifest| manifest.artifacts.push(artifact("evil.sh", "evil")));
-    let about = About("an output that the policy does not allow", &["art-extra-unlisted"]);
+    let rows = &["art-extra-unlisted", "chain-delegation-widened"];
+    let about = About("an output that the policy does not allow", rows);
     group.reject("undeclared", "chain/built", Code::ArtUnlisted, about, &what);
     let what = built(
         &change()

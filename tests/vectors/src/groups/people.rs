@@ -4,6 +4,7 @@ use custody_core::Code;
 use custody_core::encoding::base64url;
 use custody_core::envelope::Signature;
 use custody_core::key::PublicKey;
+use custody_core::sshsig::put_string;
 use custody_core::statement::{Decision, Revision, Signoff};
 use custody_world::{Builder, Key, World, at, change, honest, label, signed};
 
@@ -82,10 +83,10 @@ fn forms(group: &mut Group<'_>) {
     let longer = [&good[..], &[0]].concat();
     let mut reserved = b"SSHSIG\0\0\0\x01".to_vec();
     for part in [&carol.public.to_ssh_blob()[..], b"evidence@custody.dev", b"x", b"sha512"] {
-        custody_core::sshsig::put_string(&mut reserved, part);
+        put_string(&mut reserved, part);
     }
     let raw = carol.raw(&OURS.data(&message));
-    custody_core::sshsig::put_string(&mut reserved, &inner("ssh-ed25519", &raw, &[]));
+    put_string(&mut reserved, &inner("ssh-ed25519", &raw, &[]));
     let tail = OURS.blob(&carol.public, &inner("ssh-ed25519", &raw, &[1, 0, 0, 0, 0]));
     let sha1 = signed_as(Ssh { hash: "sha1", ..OURS });
     for (name, blob, about) in [
@@ -98,6 +99,17 @@ fn forms(group: &mut Group<'_>) {
         let about = About(about, &[]);
         group.reject(name, "ed25519", Code::ParseFieldType, about, &by(&carol.public, blob));
     }
+    let mut certificate = Vec::new();
+    put_string(&mut certificate, b"ssh-ed25519-cert-v01@openssh.com");
+    certificate.extend(&carol.public.to_ssh_blob()[15..]);
+    let mut certified = b"SSHSIG\0\0\0\x01".to_vec();
+    for part in [&certificate[..], b"evidence@custody.dev", b"", b"sha512"] {
+        put_string(&mut certified, part);
+    }
+    put_string(&mut certified, &inner("ssh-ed25519", &raw, &[]));
+    let about = About("SSHSIG with a certificate in place of the key", &["hum-ssh-certificate"]);
+    let what = by(&carol.public, certified);
+    group.reject("certificate", "ed25519", Code::PolicyKeyWeak, about, &what);
     let plain = carol.plain(&unsigned()).sig;
     let about = About("a person signed as machines do", &["env-alg-from-message"]);
     let json =
@@ -351,7 +363,7 @@ fn passkeys(group: &mut Group<'_>) {
     let right = passkey.sk.public(SITE).to_ssh_blob();
     let from = blob.windows(wrong.len()).position(|window| window == wrong).unwrap();
     let mut relabelled = blob[..from - 4].to_vec();
-    custody_core::sshsig::put_string(&mut relabelled, &right);
+    put_string(&mut relabelled, &right);
     relabelled.extend(&blob[from + wrong.len()..]);
     let about =
         About("a passkey signed for another site and says it was this one", &["hum-webauthn-rpid"]);
