@@ -207,7 +207,7 @@ fn endpoints_are_secure_and_secrets_not_shown() {
     }
 }
 
-/// `gate-destination-exists`.
+/// `gate-destination-exists`, `art-mode-bits`.
 #[test]
 fn a_directory_keeps_the_rules() {
     let root = TempDir::new().unwrap();

@@ -260,6 +260,21 @@ fn payloads(group: &mut Group<'_>) {
         &["env-pae-length-in-chars"],
     );
     group.accept("policy-text", about, &policy_text(text("version = 1 # é漢\n".as_bytes())));
+    let letters = "version = 1 # é漢\n";
+    let counted = format!(
+        "DSSEv1 {} {} {} {letters}",
+        PolicyText::TYPE.len(),
+        PolicyText::TYPE,
+        letters.chars().count()
+    );
+    let mut in_characters = Envelope::unsigned::<PolicyText>(letters.into());
+    let (keyid, sig) =
+        (Key::of("desk").public.id().to_string(), Key::of("desk").raw(counted.as_bytes()));
+    in_characters.add_signature(Signature { keyid: Some(keyid), sig });
+    let about =
+        About("lengths of characters and not of bytes were signed", &["env-pae-length-in-chars"]);
+    let what = policy_text(in_characters.to_json());
+    group.reject("pae-in-characters", "policy-text", Code::EnvSignatureInvalid, about, &what);
     let about = About("the text of a policy is not UTF-8", rows);
     let what = policy_text(text(b"version = 1 # \xff\n"));
     group.reject("policy-not-utf8", "policy-text", Code::ParseUnicodeInvalid, about, &what);
