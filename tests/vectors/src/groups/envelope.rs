@@ -19,7 +19,9 @@ pub(super) fn unsigned() -> Envelope {
 
 pub(super) fn with(signatures: &[Signature]) -> Envelope {
     let mut envelope = unsigned();
-    signatures.iter().for_each(|signature| envelope.add_signature(signature.clone()));
+    for signature in signatures {
+        envelope.add_signature(signature.clone());
+    }
     envelope
 }
 

@@ -119,7 +119,9 @@ fn members(group: &mut Group<'_>, json: &str) {
             code: Code::StmtParameterUnexpected,
         },
     ];
-    cases.iter().for_each(|case| swap(group, "honest", json, case));
+    for case in &cases {
+        swap(group, "honest", json, case);
+    }
 }
 
 fn types(group: &mut Group<'_>, json: &str) {
