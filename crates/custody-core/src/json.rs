@@ -356,19 +356,11 @@ impl<'a> Value<'a> {
                 format!("{} bytes", text.len()),
             ));
         }
-        let hidden = |c: &char| {
-            (c.is_control() && !matches!(c, '\n' | '\t'))
-                || matches!(
-                    c,
-                    '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-                        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
-                )
-        };
         let printable = |byte: u8| matches!(byte, b' '..=b'~');
         if text.bytes().all(printable) {
             return Ok(text);
         }
-        match text.chars().find(hidden) {
+        match text.chars().find(|c| is_hidden(*c)) {
             Some(c) => Err(Refusal::new(
                 Code::ParseUnicodeInvalid,
                 at,
@@ -592,6 +584,18 @@ impl<'a> Object<'a> {
     }
 }
 
+/// Whether nobody can see the character, or it changes how others look: controls other than line feed
+/// and tab, marks of the direction of writing, and characters without width. No text that people sign
+/// has one.
+pub fn is_hidden(c: char) -> bool {
+    (c.is_control() && !matches!(c, '\n' | '\t'))
+        || matches!(
+            c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
+        )
+}
+
 /// An object of text values, in this order.
 pub fn text_map<'m>(entries: impl IntoIterator<Item = (&'m String, &'m String)>) -> Value<'static> {
     let member = |(name, value): (&String, &String)| (Cow::Owned(name.clone()), Value::text(value));
@@ -614,6 +618,7 @@ mod tests {
         parse(text, 1 << 20, 1 << 16).unwrap_err().code
     }
 
+    /// `json-encoding`, `json-deep-nesting`.
     #[test]
     fn faults_have_their_codes() {
         let blank = " ".repeat((1 << 20) + 1);
@@ -650,6 +655,7 @@ mod tests {
         }
     }
 
+    /// `json-number-forms`.
     #[test]
     fn large_numbers_stay_exact() {
         assert_eq!(parse(b"18446744073709551615", 99, 99).unwrap(), Value::Integer(u64::MAX));

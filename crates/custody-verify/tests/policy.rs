@@ -217,6 +217,7 @@ fn a_weak_key_is_refused() {
 }
 
 /// Rules that nobody could mean.
+/// Rows `pol-wildcards`, `pol-conflicting-rules`.
 #[test]
 fn a_policy_that_contradicts_itself_is_refused() {
     let cases = [
@@ -474,6 +475,7 @@ fn a_policy_without_enough_root_people_is_refused() {
 }
 
 /// `pol-rotation-new-only`: the new root by itself, and the old one by itself.
+/// Row `pol-rejected-then-cached`.
 #[test]
 fn a_rotation_needs_the_old_root_and_the_new_one() {
     let first = policy_envelope(&policy_text(), &["alice", "bob"]);

@@ -185,7 +185,7 @@ impl fmt::Display for Source {
 }
 
 /// A file that we make, use or ship.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Artifact {
     /// Its name.
     pub name: ArtifactName,

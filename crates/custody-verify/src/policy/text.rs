@@ -14,6 +14,7 @@ use core::num::NonZeroU32;
 use core::ops::Range;
 use core::str::FromStr;
 
+use custody_core::json::is_hidden;
 use custody_core::key::PublicKey;
 use custody_core::limits::POLICY_BYTES;
 use custody_core::statement::Label;
@@ -71,6 +72,11 @@ fn table(text: &str) -> Result<PolicyTable, Fault> {
         let remedy = format!("keep the policy under {POLICY_BYTES} bytes");
         let found = fault(0..0, format!("{} bytes", text.len()), remedy);
         return Err(Fault { code: Code::ParseSizeExceeded, ..found });
+    }
+    // people read this very text before they sign it; TOML takes a carriage return only before a line feed
+    if let Some((at, hidden)) = text.char_indices().find(|(_, c)| *c != '\r' && is_hidden(*c)) {
+        let message = format!("a character that nobody can see ({})", hidden.escape_unicode());
+        return Err(fault(at..at, message, "remove it"));
     }
     toml::from_str(text).map_err(|error| {
         let span = error.span().unwrap_or(0..0);
