@@ -531,7 +531,7 @@ fn two_results_of_one_job_in_one_chain_are_refused() {
     };
     let same = |_: &mut custody_core::statement::Task| ();
     let other = |task: &mut custody_core::statement::Task| {
-        task.variables.push(("TARGET".into(), "b".into()))
+        task.variables.push(("TARGET".into(), "b".into()));
     };
     assert_refused(&with_second_build(same, "another hello"), Code::ChainForked);
     // the same result twice is one; another job may have another
