@@ -1049,3 +1049,22 @@ fn an_intent_is_no_manifest() {
         Code::ChainStepMismatch,
     );
 }
+
+/// A publishing step publishes: with a command of its own it could make what users get out of nothing
+/// that anybody signed off.
+#[test]
+fn a_publishing_step_runs_no_command() {
+    let command = || vec!["scripts/publish.sh".to_owned()];
+    let world = change()
+        .task("new/publish/task", move |task| {
+            task.destination = None;
+            task.command = command();
+        })
+        .manifest("new/publish/manifest", move |manifest| {
+            manifest.destination = None;
+            manifest.command = command();
+        })
+        .build();
+    assert_refused(&world.file(), Code::GateDestinationForbidden);
+    assert_accepted(&honest().file());
+}
