@@ -19,7 +19,8 @@ const ARROWS: &[(&str, &[&str])] = &[
         "custody-cli",
         &["custody-core", "custody-run", "custody-sign", "custody-store", "custody-verify"],
     ),
-    ("custody-tidy", &["custody-core"]),
+    ("custody-tidy", &["custody-core", "custody-verify"]),
+    ("custody-vectors", &["custody-core", "custody-store", "custody-verify", "custody-world"]),
     (
         "custody-benches",
         &["custody-core", "custody-run", "custody-store", "custody-verify", "custody-world"],

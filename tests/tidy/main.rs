@@ -1,9 +1,11 @@
 //! What must hold for the whole source tree, so that nobody has to remember it.
 #![cfg(test)]
 
+mod attacks;
 mod crates;
 mod documents;
 mod sources;
+mod threats;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -82,7 +82,7 @@ impl Sha256 {
 }
 
 /// The digests of one artifact: SHA-256 always, SHA-512 where it was recorded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Digests {
     /// The digest that decides.
     pub sha256: Sha256,

@@ -377,6 +377,7 @@ mod tests {
         assert_eq!(PublicKey::parse(&sk.to_openssh()).unwrap(), sk);
     }
 
+    /// `env-small-order-key`, `env-weak-rsa`, `env-ec-point-invalid`.
     #[test]
     fn weak_keys_are_refused() {
         let mut identity = [0; 32];

@@ -177,6 +177,7 @@ mod tests {
         }
     }
 
+    /// `art-name-traversal`, `art-name-windows`, `art-name-option-or-shell`.
     #[test]
     fn unsafe_names_are_refused() {
         for name in [
@@ -249,6 +250,7 @@ mod tests {
         }
     }
 
+    /// `res-pattern-blowup`.
     #[test]
     fn hostile_patterns_end() {
         let pattern: Pattern = "*a".repeat(100).parse().unwrap();

@@ -132,6 +132,7 @@ mod tests {
         }
     }
 
+    /// `json-time-forms`.
     #[test]
     fn other_forms_are_refused() {
         for text in [

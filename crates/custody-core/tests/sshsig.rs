@@ -252,6 +252,7 @@ fn a_security_key_states_what_the_person_did() {
     assert_eq!(check(&raised, &hardware.key()).unwrap_err(), Code::EnvSignatureInvalid);
 }
 
+/// `hum-sk-application`.
 #[test]
 fn a_security_key_counts_for_the_application_it_was_enrolled_for() {
     let hardware = Hardware::new("ssh:other");
@@ -264,6 +265,7 @@ fn client_data(kind: &str, challenge: &str, origin: &str, more: &str) -> String 
     format!(r#"{{"type":"{kind}","challenge":"{challenge}","origin":"{origin}"{more}}}"#)
 }
 
+/// `hum-webauthn-challenge`, `hum-webauthn-origin`, `hum-webauthn-type`, `hum-webauthn-clientdata-tricks`.
 #[test]
 fn a_passkey_signs_what_it_was_asked_on_a_page_of_its_own() {
     let passkey = Hardware::new("desk.example.org");
@@ -301,6 +303,7 @@ fn a_passkey_signs_what_it_was_asked_on_a_page_of_its_own() {
     }
 }
 
+/// `hum-webauthn-rpid`.
 #[test]
 fn a_passkey_counts_for_the_site_it_was_enrolled_for() {
     let passkey = Hardware::new("evil.example.org");
@@ -311,6 +314,7 @@ fn a_passkey_counts_for_the_site_it_was_enrolled_for() {
     assert_eq!(check(&blob, &enrolled).unwrap_err(), Code::SignoffRpid);
 }
 
+/// `hum-webauthn-flags`.
 #[test]
 fn the_flags_of_a_passkey_tell_its_parts() {
     let passkey = Hardware::new("desk.example.org");
@@ -333,6 +337,7 @@ fn the_flags_of_a_passkey_tell_its_parts() {
     }
 }
 
+/// `hum-ssh-namespace`.
 #[test]
 fn a_namespace_is_compared_whole() {
     let hardware = Hardware::new("ssh:");

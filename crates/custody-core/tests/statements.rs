@@ -342,3 +342,38 @@ proptest! {
         prop_assert!(matches!(twice, Code::ParseDuplicateKey | Code::ParseUnknownField | Code::ParseFieldType), "{} {}", name, twice);
     }
 }
+
+/// What a document says has one form: nothing that is read gets lost when it is written again.
+#[test]
+fn members_that_mean_nothing_here_are_refused() {
+    let digest = "0".repeat(64);
+    let parse = |source: &str, listed: &str| {
+        let json = format!(
+            r#"{{"_type":"https://in-toto.io/Statement/v1","subject":[{{"name":"authorization","digest":{{"sha256":"{digest}"}}}}],
+            "predicateType":"https://custody.dev/task/v1","predicate":{{"step":"build","creator":"c","command":["x"],"variables":{{}},
+            "network":false,"inputs":[],{source}"externals":[],"outputs":["*"],"sha512":false,"created":"2026-01-01T00:00:00Z",
+            "deadline":"2026-01-01T01:00:00Z","nonce":"{}"{listed}}}}}"#,
+            "0".repeat(32)
+        );
+        Statement::parse(json.as_bytes()).map_err(|refusal| refusal.code)
+    };
+    let source = |name: &str| {
+        let commit = "0".repeat(40);
+        format!(r#""source":{{{name}"uri":"https://x","digest":{{"gitCommit":"{commit}"}}}},"#)
+    };
+    assert!(parse("", "").is_ok());
+    assert!(parse(&source(r#""name":"source","#), "").is_ok());
+    assert_eq!(parse(&source(r#""name":"tag","#), "").unwrap_err(), Code::ParseFieldType);
+    assert_eq!(parse(&source(""), "").unwrap_err(), Code::ParseFieldType);
+
+    let artifact = |more: &str| {
+        let json = format!(
+            r#"{{"_type":"https://in-toto.io/Statement/v1","subject":[{{"name":"task","digest":{{"sha256":"{digest}"}}}}],
+            "predicateType":"https://custody.dev/intent/v1","predicate":{{"stage":"announced","destination":"file:///x",
+            "artifacts":[{{"name":"a",{more}"digest":{{"sha256":"{digest}"}},"annotations":{{"size":1}}}}],"created":"2026-01-01T00:00:00Z"}}}}"#
+        );
+        Statement::parse(json.as_bytes()).map_err(|refusal| refusal.code)
+    };
+    assert!(artifact("").is_ok());
+    assert_eq!(artifact(r#""uri":"https://x","#).unwrap_err(), Code::ParseUnknownField);
+}

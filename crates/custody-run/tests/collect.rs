@@ -88,6 +88,7 @@ fn declared_outputs_are_copied_and_hashed_in_order_of_names() {
     assert_eq!(fs::read(&collected[0].1).unwrap(), b"a");
 }
 
+/// `res-many-small-files`.
 #[test]
 fn thousands_of_files_are_collected() {
     let world = World::new();
@@ -97,6 +98,7 @@ fn thousands_of_files_are_collected() {
     assert!(names.is_sorted());
 }
 
+/// `art-missing`.
 #[test]
 fn every_pattern_must_match() {
     let world = World::with(&[("dist/a.tar", "")]);
@@ -106,6 +108,7 @@ fn every_pattern_must_match() {
     assert_eq!(world.code(&["dist/*.tar", "a.zip"]), Code::ArtMissing);
 }
 
+/// `art-extra-unlisted`.
 #[test]
 fn nothing_undeclared_may_lie_among_outputs() {
     let world = World::with(&[("dist/a.tar", ""), ("built/b", ""), ("log", "")]);
@@ -139,6 +142,7 @@ fn the_working_directory_and_what_custody_made_are_not_covered() {
     assert_eq!(world.names(&["ap*"]), ["app"]);
 }
 
+/// `art-symlink-recorded`, `art-hardlink`.
 #[test]
 fn links_are_refused() {
     let world = World::with(&[("dist/a", "a"), ("outside/secret", "s")]);
@@ -155,6 +159,7 @@ fn links_are_refused() {
     assert_eq!(world.names(&["dist/*"]), ["dist/a"]);
 }
 
+/// `art-symlink-directory`.
 #[test]
 fn directories_that_are_links_are_refused() {
     let world = World::with(&[("real/a", "a")]);
@@ -168,6 +173,7 @@ fn directories_that_are_links_are_refused() {
     assert_eq!(world.code(&["dist/*"]), Code::ArtNotRegular);
 }
 
+/// `art-special-file`.
 #[test]
 fn what_is_not_a_file_is_refused_without_waiting() {
     let world = World::with(&[("dist/a", "a")]);
@@ -186,6 +192,7 @@ fn what_is_not_a_file_is_refused_without_waiting() {
     assert_eq!(world.names(&["dist/*", "dist/special/*"]), ["dist/a", "dist/special/b"]);
 }
 
+/// `art-name-traversal`, `art-name-windows`.
 #[test]
 fn unsafe_names_are_refused() {
     for name in ["--delete", "a\nb", "CON", "a:b", "e\u{301}", "$(touch p)", "trailing."] {
@@ -223,6 +230,7 @@ fn collect_while(world: &World, write: impl Fn(&File) + Sync) -> Code {
     })
 }
 
+/// `art-grows-while-hashed`, `wrk-late-writer`.
 #[test]
 fn a_file_that_changes_while_it_is_read_is_refused() {
     let world = World::with(&[("dist/big", "")]);

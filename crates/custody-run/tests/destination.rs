@@ -8,7 +8,7 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -126,6 +126,7 @@ fn keeps_the_rules(place: &Place) {
     }
 }
 
+/// `gate-destination`.
 #[test]
 fn destinations_have_one_form() {
     for text in ["file:///srv/www", "s3://bucket", "s3://my.bucket-1/firefox/124.0"] {
@@ -206,6 +207,7 @@ fn endpoints_are_secure_and_secrets_not_shown() {
     }
 }
 
+/// `gate-destination-exists`, `art-mode-bits`.
 #[test]
 fn a_directory_keeps_the_rules() {
     let root = TempDir::new().unwrap();
@@ -261,6 +263,43 @@ fn links_and_special_files_are_not_followed() {
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1, "nothing was written outside");
 }
 
+/// `gate-symlink-race`: a directory on the way becomes a link out and a directory again, all the time.
+#[test]
+fn a_directory_that_flips_into_a_link_leads_nowhere_else() {
+    const TRIES: usize = 1_000;
+    let (root, outside) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let place = directory(root.path());
+    let [way, link] = ["way", "link"].map(|name| root.path().join(name));
+    fs::create_dir(&way).unwrap();
+    symlink(outside.path(), &link).unwrap();
+    let flip = || {
+        let exchange = rustix::fs::RenameFlags::EXCHANGE;
+        rustix::fs::renameat_with(rustix::fs::CWD, &way, rustix::fs::CWD, &link, exchange).unwrap();
+    };
+    // both, for certain
+    assert_eq!(put(&place, "way/first", CONTENT), Ok(Put::Written));
+    flip();
+    let refusal = put(&place, "way/second", CONTENT).unwrap_err();
+    assert_eq!(refusal.code, Code::GateDestinationConflict, "{refusal}");
+    let puts: Vec<_> = thread::scope(|scope| {
+        let (done, ended) = channel::<()>();
+        scope.spawn(move || {
+            while ended.try_recv() == Err(TryRecvError::Empty) {
+                flip();
+            }
+        });
+        let puts = (0..TRIES).map(|n| put(&place, &format!("way/file-{n}"), CONTENT)).collect();
+        drop(done);
+        puts
+    });
+    for put in puts {
+        // a link, or nothing that could be read back at the moment
+        let codes = [Code::GateDestinationConflict, Code::ArtDigestMismatch, Code::GateUnavailable];
+        assert!(put.as_ref().err().is_none_or(|refusal| codes.contains(&refusal.code)), "{put:?}");
+    }
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0, "nothing was written outside");
+}
+
 #[test]
 fn of_many_writers_one_wins() {
     let root = TempDir::new().unwrap();
@@ -282,6 +321,7 @@ fn of_many_writers_one_wins() {
     assert_eq!(fs::read_dir(root.path().join("x")).unwrap().count(), 1);
 }
 
+/// `gate-destination-exists`.
 #[test]
 fn a_bucket_keeps_the_rules() {
     let Some((destination, vars)) = real_bucket("rules") else { return };
@@ -435,6 +475,7 @@ fn the_server_is_told_what_to_expect() {
     assert!(requests[2].0.contains("\r\naccept-encoding: identity\r\n"), "{}", requests[2].0);
 }
 
+/// `gate-readback`, `art-content-encoding`.
 #[test]
 fn what_comes_back_is_not_believed() {
     for (answers, code, found) in [

@@ -119,6 +119,7 @@ fn exit_code(outcome: &Outcome) -> Option<i32> {
     }
 }
 
+/// `gate-env-injection`.
 #[test]
 fn the_command_sees_its_variables_and_no_others() {
     assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some(), "there is something to hide");
@@ -147,6 +148,7 @@ fn the_command_sees_its_variables_and_no_others() {
     }
 }
 
+/// `gate-stdin-args-expansion`, `art-name-option-or-shell`.
 #[test]
 fn the_command_gets_exactly_its_words() {
     for world in World::both() {
@@ -319,6 +321,7 @@ fn a_command_is_killed_on_request() {
     }
 }
 
+/// `wrk-late-writer`.
 #[test]
 fn who_stays_behind_is_killed_and_writes_nothing() {
     let text = "setsid sh -c 'while :; do date +%N > beat; sleep 0.02; done' & \
@@ -348,6 +351,7 @@ fn who_stays_behind_is_killed_and_writes_nothing() {
     }
 }
 
+/// `wrk-late-writer`.
 #[test]
 fn in_a_namespace_even_who_hides_is_killed() {
     let world = World::new(Confinement::probe(None).unwrap());

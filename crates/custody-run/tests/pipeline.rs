@@ -226,6 +226,7 @@ fn a_value_cannot_make_a_name_unsafe() {
     assert!(refusal.at.starts_with("pipeline.toml:14:12: "), "{refusal}");
 }
 
+/// `chain-cycle`.
 #[test]
 fn circles_are_refused() {
     let text = HELLO.replace(

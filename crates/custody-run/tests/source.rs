@@ -120,6 +120,7 @@ fn a_repository_with_sha256_is_read_too() {
     assert!(world.checkout(&commit).unwrap().join("main.c").exists());
 }
 
+/// `chain-source-revision`.
 #[test]
 fn only_a_whole_id_of_a_commit_that_is_there_will_do() {
     let world = World::new();
@@ -248,6 +249,7 @@ fn a_changed_object_is_not_believed() {
     assert!(matches!(refusal.code, Code::ChainSourceMismatch | Code::GateUnavailable), "{refusal}");
 }
 
+/// `art-symlink-directory`.
 #[test]
 fn links_that_lead_out_are_refused() {
     let world = World::new();

@@ -56,6 +56,7 @@ impl World {
     }
 }
 
+/// `wrk-left-over-output`.
 #[test]
 fn a_run_directory_is_new_private_and_empty() {
     let parent = tempfile::tempdir().unwrap();
@@ -100,6 +101,7 @@ fn good_inputs_are_copied_and_cannot_be_written() {
     assert!(!files.path().join("run").exists());
 }
 
+/// `art-optional-wrong-hash`.
 #[test]
 fn what_is_not_the_recorded_file_is_refused_and_nothing_is_left() {
     let world = World::new();
@@ -137,6 +139,7 @@ fn what_is_not_the_recorded_file_is_refused_and_nothing_is_left() {
     world.stage("real").unwrap();
 }
 
+/// `gate-swap-after-verify`.
 #[test]
 fn an_input_that_is_swapped_after_it_was_looked_at_is_refused() {
     let world = World::new();
@@ -165,6 +168,7 @@ fn a_wrong_second_digest_is_refused() {
     stage_inputs(&world.run, &[item]).unwrap();
 }
 
+/// `art-name-collision`.
 #[test]
 fn two_places_may_not_be_one() {
     let world = World::new();

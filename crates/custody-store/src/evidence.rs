@@ -61,6 +61,17 @@ fn readable_json(envelope: &Envelope) -> Result<Vec<u8>, Refusal> {
     Ok(json)
 }
 
+fn entries(envelopes: &[Envelope]) -> Result<Vec<Entry<'_>>, Refusal> {
+    let entries: Vec<_> = envelopes.par_iter().map(Entry::of).collect();
+    entries.into_iter().collect()
+}
+
+fn add_all(db: &Transaction<'_>, entries: &[Entry<'_>]) -> Result<Added, Fault> {
+    let mut added = Added::default();
+    entries.iter().try_for_each(|entry| add_one(db, entry, &mut added))?;
+    Ok(added)
+}
+
 impl Store {
     /// Adds envelopes, all or none. A statement that is there already keeps its place and gains the
     /// signatures that it lacks. Durable when it returns.
@@ -68,12 +79,22 @@ impl Store {
     /// Nothing is verified here but that an envelope can be read back: one without signature, or one
     /// that would pass a limit of the format when merged, is refused.
     pub fn add(&self, envelopes: &[Envelope]) -> Result<Added, Refusal> {
-        let entries: Vec<_> = envelopes.par_iter().map(Entry::of).collect();
-        let entries = entries.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let entries = entries(envelopes)?;
+        self.write(|db| add_all(db, &entries))
+    }
+
+    /// The same, unless a statement names `target` in this way already: then nothing is added. Of
+    /// several processes that do so at once, one is first and the others find what it added.
+    pub fn add_first(
+        &self,
+        envelopes: &[Envelope],
+        target: &Sha256,
+        relation: Relation,
+    ) -> Result<Option<Added>, Refusal> {
+        let entries = entries(envelopes)?;
         self.write(|db| {
-            let mut added = Added::default();
-            entries.iter().try_for_each(|entry| add_one(db, entry, &mut added))?;
-            Ok(added)
+            let taken = incoming(db, target)?.into_iter().any(|(found, _)| found == relation);
+            if taken { Ok(None) } else { add_all(db, &entries).map(Some) }
         })
     }
 

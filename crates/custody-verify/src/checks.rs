@@ -4,6 +4,7 @@ pub(crate) mod authorization;
 pub(crate) mod manifest;
 pub(crate) mod subject;
 pub(crate) mod task;
+pub(crate) mod whole;
 
 use alloc::collections::BTreeMap;
 use alloc::rc::Rc;

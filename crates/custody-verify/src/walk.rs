@@ -11,7 +11,7 @@ use custody_core::envelope::StatementId;
 use custody_core::statement::{Manifest, Statement, Task};
 use custody_core::{Code, Refusal};
 
-use crate::checks::{Authority, Checked, authorization, manifest, subject, task};
+use crate::checks::{Authority, Checked, authorization, manifest, subject, task, whole};
 use crate::docket::Case;
 use crate::judge::{Expectation, MAX_MANIFESTS, MAX_STATEMENTS, shown};
 use crate::report::{Node, NodeKind, Outcomes, Report, Rule};
@@ -262,7 +262,8 @@ impl<'c, 'e, 'm> Walk<'c, 'e, 'm> {
     }
 
     /// What was met.
-    pub(crate) fn end(self) -> Trail {
+    pub(crate) fn end(mut self) -> Trail {
+        whole::check(self.case, &mut self.nodes);
         let fails = self.nodes.iter().any(|node| node.findings().next().is_some());
         let holds = !self.nodes.is_empty() && !fails;
         let misses = self.nodes.iter().any(|node| misses(node));

@@ -499,6 +499,69 @@ fn two_manifests_for_one_task_are_refused_until_a_person_decides() {
     }
 }
 
+/// `chain-two-nodes-one-role`: the arms of a diamond reach two results of one job, which was planned
+/// twice.
+#[test]
+fn two_results_of_one_job_in_one_chain_are_refused() {
+    let with_second_build = |edit: fn(&mut custody_core::statement::Task), file: &'static str| {
+        // the scheduler plans the build again, and signing takes the second result, packing the first
+        let mut world = honest();
+        let mut task = world.get_task("new/build/task");
+        task.nonce = world::nonce("again");
+        edit(&mut task);
+        world.add("again/build/task", task, &["scheduler"]);
+        let made = vec![
+            artifact("dist/hello", &content("new", file)),
+            artifact("dist/hello.mar", &content("new", "hello.mar")),
+        ];
+        let manifest = world.run("again/build/task", "builder", 100_310, made);
+        let second = world.add("again/build/manifest", manifest, &["builder"]);
+        let (task, first) = (world.id("again/build/task"), world.id("new/build/task"));
+        let mut sign = world.get_task("new/sign/task");
+        sign.inputs
+            .iter_mut()
+            .filter(|input| input.origin == Origin::Task(first))
+            .for_each(|input| input.origin = Origin::Task(task));
+        world.add("new/sign/task", sign, &["scheduler"]);
+        let manifest = world.get_manifest("new/sign/manifest");
+        let manifest = world.run("new/sign/task", "signer", 100_500, manifest.artifacts);
+        assert!(manifest.upstream.contains(&second));
+        world.add("new/sign/manifest", manifest, &["signer"]);
+        let mut question = world.ask("hello.partial", &content("new", "partial, signed"));
+        question.expect.step = Some(label("sign"));
+        verify(&question, &world.evidence(), &world.chain(), world.now)
+    };
+    let same = |_: &mut custody_core::statement::Task| ();
+    let other = |task: &mut custody_core::statement::Task| {
+        task.variables.push(("TARGET".into(), "b".into()));
+    };
+    assert_refused(&with_second_build(same, "another hello"), Code::ChainForked);
+    // the same result twice is one; another job may have another
+    assert_accepted(&with_second_build(same, "hello"));
+    assert_accepted(&with_second_build(other, "another hello"));
+}
+
+/// `chain-cycle`: through a decision, what was decided could be what led to it.
+#[test]
+fn a_decision_that_rests_on_what_it_decided_is_refused() {
+    let takes = |text: String| {
+        let (head, steps) = text.split_once("[products.hello.steps.decide]").unwrap();
+        let inputs = "inputs = [{ step = \"extra\", release = \"same\" }]";
+        format!("{head}[products.hello.steps.decide]{}", steps.replacen("inputs = []", inputs, 1))
+    };
+    let mut world = change().policy(takes).build();
+    assert_accepted(&world.extra_file());
+    let extra = world.id("new/extra/task");
+    let mut task = world.get_task("new/decide/task");
+    task.inputs.push(world::World::input(Origin::Task(extra), "extra", "*"));
+    world.add("new/decide/task", task, &["scheduler"]);
+    let decided = world.get_manifest("new/decide/manifest").artifacts;
+    let manifest = world.run("new/decide/task", "decider", 100_460, decided);
+    assert_eq!(manifest.upstream, [world.id("new/extra/manifest")]);
+    world.add("new/decide/manifest", manifest, &["decider"]);
+    assert_refused(&world.extra_file(), Code::ChainCycle);
+}
+
 /// `chain-extra-nodes`: a second manifest by somebody who may not perform the step is no result.
 #[test]
 fn what_others_add_takes_nothing_away() {
@@ -715,6 +778,7 @@ fn contradicting_times_are_refused() {
 }
 
 /// A task that is a product of a decision step.
+/// Row `chain-self-authorised`.
 #[test]
 fn a_task_that_a_decision_step_made_is_accepted_and_others_are_not() {
     assert_accepted(&honest().extra_file());
@@ -984,4 +1048,23 @@ fn an_intent_is_no_manifest() {
         &verify(&question, &world.evidence(), &world.chain(), world.now),
         Code::ChainStepMismatch,
     );
+}
+
+/// A publishing step publishes: with a command of its own it could make what users get out of nothing
+/// that anybody signed off.
+#[test]
+fn a_publishing_step_runs_no_command() {
+    let command = || vec!["scripts/publish.sh".to_owned()];
+    let world = change()
+        .task("new/publish/task", move |task| {
+            task.destination = None;
+            task.command = command();
+        })
+        .manifest("new/publish/manifest", move |manifest| {
+            manifest.destination = None;
+            manifest.command = command();
+        })
+        .build();
+    assert_refused(&world.file(), Code::GateDestinationForbidden);
+    assert_accepted(&honest().file());
 }

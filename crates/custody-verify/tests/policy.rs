@@ -217,6 +217,7 @@ fn a_weak_key_is_refused() {
 }
 
 /// Rules that nobody could mean.
+/// Rows `pol-wildcards`, `pol-conflicting-rules`.
 #[test]
 fn a_policy_that_contradicts_itself_is_refused() {
     let cases = [
@@ -281,6 +282,19 @@ fn a_policy_that_contradicts_itself_is_refused() {
         ("s3://releases/hello/", "s3://", "\"s3"),
         ("s3://releases/hello/", "s3://releases/*", "\"s3"),
         ("s3://releases/hello/", "s3://releases/../x/", "\"s3"),
+        ("s3://releases/hello/", "gopher://releases/hello/", "\"gopher"),
+        ("s3://releases/hello/", "s3://releases/\\thello/", "\"s3"),
+        ("expires", "origins = [\"https://a:\"]\nexpires", "\"http"),
+        ("expires", "origins = [\"https://a:b\"]\nexpires", "\"http"),
+        ("expires", "origins = [\"https://:443\"]\nexpires", "\"http"),
+        ("expires", "origins = [\"https://a\", \"https://a\"]\nexpires", "\"https"),
+        ("[\"s3://releases/hello/\"]", "[\"s3://b/\", \"s3://b/\"]", "\"s3"),
+        ("outputs = [\"dist/*\"]", "outputs = [\"dist/*\", \"dist/*\"]", "\"dist"),
+        (
+            "{ step = \"build\", release = \"other\" }",
+            "{ step = \"build\", release = \"same\" }",
+            "\"build",
+        ),
         ("https://tools.example.org/", "https://", "\"https"),
         ("https://tools.example.org/", "https:///", "\"https"),
     ];
@@ -299,6 +313,8 @@ fn a_policy_that_contradicts_itself_is_refused() {
     for good in [
         "https://desk.example.org",
         "https://desk.example.org:8443",
+        "https://[2001:db8::1]:8443",
+        "https://[2001:db8::1]",
         "http://localhost",
         "http://localhost:8080",
     ] {
@@ -474,6 +490,7 @@ fn a_policy_without_enough_root_people_is_refused() {
 }
 
 /// `pol-rotation-new-only`: the new root by itself, and the old one by itself.
+/// Row `pol-rejected-then-cached`.
 #[test]
 fn a_rotation_needs_the_old_root_and_the_new_one() {
     let first = policy_envelope(&policy_text(), &["alice", "bob"]);

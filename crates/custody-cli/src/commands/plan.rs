@@ -51,8 +51,9 @@ pub(crate) fn run(args: &PlanArgs, ui: &Ui) -> Result<(), Error> {
     let tasks = match (args.decided, args.authorization, &args.repository, &args.creator) {
         (Some(manifest), ..) => decided(&store, &policies, manifest)?,
         (None, Some(authorization), Some(repository), Some(creator)) => {
-            if !args.again {
-                not_planned(&store, authorization)?;
+            let before = planned(&store, authorization)?;
+            if before > 0 && !args.again {
+                return Err(planned_before(authorization, before));
             }
             let plan = Plan { authorization, repository, creator };
             plan.tasks(&store, &policies, &*signer, now)?
@@ -68,7 +69,19 @@ pub(crate) fn run(args: &PlanArgs, ui: &Ui) -> Result<(), Error> {
         custody_sign::sign_envelope_as_machine(&mut envelope, &*signer)?;
         envelopes.push(envelope);
     }
-    store.add(&envelopes)?;
+    match args.authorization.filter(|_| !args.again) {
+        Some(authorization) => {
+            // somebody may have planned it meanwhile
+            let first =
+                store.add_first(&envelopes, &authorization.0, Relation::TaskAuthorization)?;
+            if first.is_none() {
+                return Err(planned_before(authorization, planned(&store, authorization)?));
+            }
+        }
+        None => {
+            store.add(&envelopes)?;
+        }
+    }
     let text: String =
         tasks.iter().map(|(step, envelope)| format!("{}  {step}\n", envelope.id())).collect();
     ui.result(&text, || {
@@ -79,16 +92,16 @@ pub(crate) fn run(args: &PlanArgs, ui: &Ui) -> Result<(), Error> {
     Ok(())
 }
 
+/// How many tasks an authorization has already.
+fn planned(store: &Store, authorization: StatementId) -> Result<usize, Error> {
+    Ok(store.links_to(&authorization.0, Some(Relation::TaskAuthorization))?.len())
+}
+
 /// One plan is enough: a second one lets every step of the phase happen once more.
-fn not_planned(store: &Store, authorization: StatementId) -> Result<(), Error> {
-    let planned = store.links_to(&authorization.0, Some(Relation::TaskAuthorization))?;
-    if planned.is_empty() {
-        return Ok(());
-    }
+fn planned_before(authorization: StatementId, tasks: usize) -> Error {
     let at = format!("authorization {authorization}");
-    let found =
-        format!("{} tasks: custody run --all goes on with them; --again plans anew", planned.len());
-    Err(Refusal::new(Code::ChainReplayed, at, "no tasks yet", found).into())
+    let found = format!("{tasks} tasks: custody run --all goes on with them; --again plans anew");
+    Refusal::new(Code::ChainReplayed, at, "no tasks yet", found).into()
 }
 
 struct Plan<'a> {

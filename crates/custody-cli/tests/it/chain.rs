@@ -82,6 +82,7 @@ fn content(envelope: &Envelope) -> Option<Statement> {
     Statement::parse(envelope.unverified_payload()).ok()
 }
 
+/// `art-byte-changed`.
 #[test]
 fn a_byte_in_the_file() {
     let scene = Scene::new();
@@ -92,6 +93,7 @@ fn a_byte_in_the_file() {
 }
 
 /// In any envelope: payloads and signatures of all of them.
+/// Rows `env-payload-bitflip`, `env-sig-bitflip`.
 #[test]
 fn a_byte_in_any_envelope() {
     let scene = Scene::new();
@@ -147,6 +149,7 @@ fn a_byte_in_any_envelope() {
     scene.verify(&scene.envelopes).done();
 }
 
+/// `chain-cross-release`.
 #[test]
 fn the_file_of_another_release() {
     let scene = Scene::new();
@@ -161,6 +164,7 @@ fn the_file_of_another_release() {
         .done(&line("--product hello --version 1.0 --channel release --instance production"));
 }
 
+/// `chain-key-of-other-step`.
 #[test]
 fn a_manifest_by_another_steps_machine() {
     let scene = Scene::new();
@@ -175,6 +179,7 @@ fn a_manifest_by_another_steps_machine() {
     scene.refused(&scene.without(scene.publication), "CHAIN_STEP_MISSING");
 }
 
+/// `chain-mix-and-match`.
 #[test]
 fn a_task_of_another_authorization() {
     let scene = Scene::new();
@@ -196,6 +201,7 @@ fn a_task_of_another_authorization() {
     scene.refused(&scene.without(scene.task().authorization), "CHAIN_LINK_MISSING");
 }
 
+/// `hum-below-threshold`.
 #[test]
 fn a_signoff_removed() {
     let scene = Scene::new();
@@ -206,6 +212,7 @@ fn a_signoff_removed() {
     scene.refused(&scene.without(authorization.request), "CHAIN_LINK_MISSING");
 }
 
+/// `hum-same-person-two-keys`.
 #[test]
 fn one_person_with_two_keys_is_one() {
     let world = World::fresh();
@@ -236,6 +243,7 @@ fn one_person_with_two_keys_is_one() {
     world.done(&authorize);
 }
 
+/// `chain-input-dropped`.
 #[test]
 fn an_input_that_nothing_explains() {
     let scene = Scene::new();
@@ -262,6 +270,7 @@ fn an_input_that_nothing_explains() {
     );
 }
 
+/// `chain-fork-one-task`.
 #[test]
 fn two_manifests_for_one_task() {
     let scene = Scene::new();
@@ -287,6 +296,7 @@ fn two_manifests_for_one_task() {
     verify().done();
 }
 
+/// `pol-rollback`.
 #[test]
 fn an_older_policy() {
     let scene = Scene::new();

@@ -18,6 +18,7 @@ fn traces(world: &World, name: &str) -> usize {
 
 const LEAVES_A_TRACE: &str = "echo x >> {param.room}/ran; mkdir dist; echo x > dist/x";
 
+/// `gate-run-twice`.
 #[test]
 fn a_task_runs_once() {
     let world = World::fresh();
@@ -40,6 +41,7 @@ fn a_task_runs_once() {
     assert_eq!(traces(&world, "ran"), 1);
 }
 
+/// `gate-concurrent`.
 #[test]
 fn two_workers_at_once_run_it_once() {
     let world = World::fresh();
@@ -53,6 +55,7 @@ fn two_workers_at_once_run_it_once() {
     assert_eq!(world.list("manifest").len(), 1);
 }
 
+/// `hum-below-threshold`, `gate-exit-status`.
 #[test]
 fn without_signoffs_nothing_runs() {
     let world = World::fresh();
@@ -96,6 +99,7 @@ fn without_signoffs_nothing_runs() {
     assert_eq!(traces(&world, "ran"), 1);
 }
 
+/// `hum-withdrawn`, `hum-decision-reject`.
 #[test]
 fn a_person_can_stop_what_is_authorized() {
     for (says, code) in [
@@ -117,6 +121,7 @@ fn a_person_can_stop_what_is_authorized() {
     }
 }
 
+/// `chain-stale-task`.
 #[test]
 fn a_task_has_a_deadline() {
     let world = World::fresh();
@@ -126,6 +131,7 @@ fn a_task_has_a_deadline() {
     assert_eq!(traces(&world, "ran"), 0);
 }
 
+/// `gate-wrong-step`.
 #[test]
 fn run_runs_and_publish_publishes() {
     let world = World::promoted();
@@ -141,6 +147,7 @@ fn run_runs_and_publish_publishes() {
     world.publish(&ship).done();
 }
 
+/// `wrk-pool-mismatch`, `wrk-key-readable`.
 #[test]
 fn only_the_machine_that_the_policy_names() {
     let world = World::promoted();
@@ -210,6 +217,7 @@ fn a_command_that_fails_leaves_no_manifest_and_can_be_run_again() {
     assert_eq!(world.list("manifest").len(), 1);
 }
 
+/// `art-symlink-recorded`, `art-hardlink`, `art-special-file`, `art-extra-unlisted`.
 #[test]
 fn outputs_are_what_the_task_declares() {
     let world = World::fresh();
@@ -240,6 +248,7 @@ fn outputs_are_what_the_task_declares() {
 }
 
 /// What the caller of a gate has in its environment and directory decides nothing and is not seen.
+/// Rows `gate-env-injection`, `pol-config-from-cwd`.
 #[test]
 #[expect(clippy::too_many_lines, reason = "most of it is a list of what a caller can try")]
 fn the_caller_has_no_say() {
@@ -331,6 +340,7 @@ fn the_caller_has_no_say() {
 }
 
 /// A step cannot sign, nor write where Custody keeps things.
+/// Row `wrk-key-readable`.
 #[test]
 fn steps_reach_neither_keys_nor_the_store() {
     if !is_root() {
@@ -358,6 +368,7 @@ fn steps_reach_neither_keys_nor_the_store() {
     assert!(!who.contains(&key) && !who.contains("wrote") && !who.contains("touched"), "{who}");
 }
 
+/// `chain-source-revision`.
 #[test]
 fn sources_are_those_that_people_approved() {
     let world = World::fresh();

@@ -1,6 +1,7 @@
 //! The command `custody` from outside: real processes, real files, and what must never happen.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what goes wrong in a test fails it")]
 
+mod attacks;
 mod chain;
 mod conformance;
 mod draft;
@@ -14,5 +15,6 @@ mod run_all;
 mod talk;
 mod token;
 mod trace;
+mod vectors;
 mod verify;
 mod world;

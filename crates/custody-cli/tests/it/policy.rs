@@ -19,6 +19,7 @@ fn rotate(name: &str) -> String {
     format!("policy rotate {name}.dsse.json --store store")
 }
 
+/// `pol-field-missing`.
 #[test]
 fn faults_are_shown_where_they_are() {
     let world = World::with_keys();
@@ -72,6 +73,7 @@ fn faults_are_shown_where_they_are() {
     world.custody("policy check bad.toml").refused("POLICY_KEY_DUPLICATE");
 }
 
+/// `pol-below-threshold`, `pol-from-the-chain`.
 #[test]
 fn a_store_begins_with_what_enough_people_signed() {
     let world = World::with_keys();
@@ -117,6 +119,7 @@ fn a_store_begins_with_what_enough_people_signed() {
     assert!(!world.path("nowhere").exists());
 }
 
+/// `pol-version-gap`, `pol-rejected-then-cached`.
 #[test]
 fn one_version_after_the_other() {
     let world = World::fresh();
@@ -150,6 +153,7 @@ fn one_version_after_the_other() {
 }
 
 /// What was signed before a rotation stays good; what a revoked key signed does not.
+/// Row `pol-key-revoked`.
 #[test]
 fn a_revoked_key_counts_no_more() {
     for (who, revoked, code) in [
@@ -184,6 +188,7 @@ fn a_revoked_key_counts_no_more() {
     }
 }
 
+/// `pol-expired`.
 #[test]
 fn an_expired_policy_lets_nothing_happen() {
     let world = World::with_keys();
@@ -228,6 +233,7 @@ fn an_expired_policy_lets_nothing_happen() {
 }
 
 /// What a person's verifications have seen is remembered, and a damaged memory is not an empty one.
+/// Rows `pol-floor-erased`, `pol-rollback`.
 #[test]
 fn what_was_seen_is_not_forgotten() {
     let world = World::published();

@@ -40,6 +40,7 @@ fn shipped() -> (World, String) {
     (world, task)
 }
 
+/// `gate-destination`.
 #[test]
 fn only_where_the_policy_says() {
     let world = World::promoted();
@@ -62,6 +63,7 @@ fn only_where_the_policy_says() {
     assert_eq!(files(&world).len(), 4);
 }
 
+/// `gate-destination-exists`.
 #[test]
 fn nothing_is_ever_overwritten() {
     let world = World::promoted();
@@ -85,6 +87,7 @@ fn nothing_is_ever_overwritten() {
 }
 
 /// One file of several is bad: none is published.
+/// Row `gate-partial`.
 #[test]
 fn all_or_nothing() {
     let world = World::promoted();
@@ -110,6 +113,7 @@ fn all_or_nothing() {
 }
 
 /// Killed after the first file appeared: nobody knows how far it came, and only a person says go on.
+/// Row `gate-crash-between`.
 #[test]
 fn in_doubt_after_a_crash() {
     let world = World::promoted();
@@ -167,6 +171,7 @@ fn in_doubt_after_a_crash() {
 }
 
 /// A resolution lets one attempt go on, not all attempts for ever.
+/// Row `gate-crash-between`.
 #[test]
 fn in_doubt_again_after_a_second_failure() {
     let world = World::promoted();

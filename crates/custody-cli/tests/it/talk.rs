@@ -128,6 +128,7 @@ fn tame(text: &str) {
 }
 
 /// Colours are forced, so that nothing strips what strangers wrote; without our own there are none.
+/// Row `json-terminal-escape`.
 #[test]
 fn strangers_do_not_speak_to_the_terminal() {
     const EVIL: &str = "\u{1b}]0;pwned\u{7}\u{1b}[2J\u{9b}31m\u{202e}";

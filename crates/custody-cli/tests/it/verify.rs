@@ -24,6 +24,7 @@ fn in_hand() -> (World, World) {
     (world, hand)
 }
 
+/// `pol-from-the-chain`.
 #[test]
 fn the_pin_is_the_askers_own() {
     let (_, hand) = in_hand();
@@ -33,6 +34,7 @@ fn the_pin_is_the_askers_own() {
     hand.done(&pinned(&hand, "all.bin"));
 }
 
+/// `art-extra-unlisted`.
 #[test]
 fn the_name_counts() {
     let (_, hand) = in_hand();
@@ -90,6 +92,7 @@ fn another_time() {
     hand.done(&pinned(&hand, "all.bin"));
 }
 
+/// `art-extra-unlisted`, `art-special-file`.
 #[test]
 fn a_directory_is_all_that_is_in_it() {
     let (_, hand) = in_hand();

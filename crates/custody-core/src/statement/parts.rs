@@ -127,6 +127,15 @@ pub struct Source {
 
 impl Source {
     pub(crate) fn from_descriptor(descriptor: Descriptor<'_>, at: &str) -> Result<Self, Refusal> {
+        if descriptor.name.as_deref() != Some("source") {
+            let found = format!("{:?}", descriptor.name);
+            return Err(Refusal::new(
+                Code::ParseFieldType,
+                format!("{at}.name"),
+                "the name source",
+                found,
+            ));
+        }
         let digest = |algorithm| {
             descriptor
                 .digest
@@ -185,7 +194,7 @@ impl fmt::Display for Source {
 }
 
 /// A file that we make, use or ship.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Artifact {
     /// Its name.
     pub name: ArtifactName,
@@ -231,7 +240,12 @@ impl Artifact {
     }
 
     pub(crate) fn read(value: Value<'_>, at: &str) -> Result<Self, Refusal> {
-        Self::from_descriptor(&Descriptor::read_closed(value, at, &["size"])?, at)
+        let descriptor = Descriptor::read_closed(value, at, &["size"])?;
+        if descriptor.uri.is_some() {
+            let (at, expected) = (format!("{at}.uri"), "only members that are defined");
+            return Err(Refusal::new(Code::ParseUnknownField, at, expected, "\"uri\""));
+        }
+        Self::from_descriptor(&descriptor, at)
     }
 
     pub(crate) fn write(&self) -> Value<'static> {

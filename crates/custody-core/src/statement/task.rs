@@ -14,7 +14,7 @@ use crate::time::Time;
 use crate::{Code, Refusal};
 
 /// What one step is to do, signed by the scheduler.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Task {
     /// The authorization that it acts under.
     pub authorization: StatementId,
@@ -49,7 +49,7 @@ pub struct Task {
 }
 
 /// What a task takes from one other step.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Input {
     /// Where they come from.
     pub origin: Origin,
@@ -69,7 +69,7 @@ pub enum Origin {
 }
 
 /// A file from elsewhere, pinned by digest.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct External {
     /// Name, digests and size; it is placed at `inputs/external/NAME`.
     pub artifact: Artifact,

@@ -179,6 +179,7 @@ fn a_file_whose_halves_do_not_belong_together_is_refused() {
     }
 }
 
+/// `wrk-key-readable`.
 #[test]
 fn an_exposed_key_file_is_refused() {
     let (_folder, path) = folder();
@@ -209,6 +210,7 @@ fn an_exposed_key_file_is_refused() {
     }
 }
 
+/// `wrk-key-readable`.
 #[test]
 fn a_key_file_of_somebody_else_is_refused() {
     let (_folder, path) = folder();

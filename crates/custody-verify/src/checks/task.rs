@@ -160,6 +160,11 @@ fn content(task: &Task, step: &Step, authority: &Authority<'_>) -> Result<(), Re
             shown(destination),
         );
     }
+    // a step that publishes does nothing else: its files are those that people signed off
+    if task.destination.is_none() && !step.destinations.is_empty() {
+        let expected = format!("a destination: {}", step.destinations.join(", "));
+        return refuse(Code::GateDestinationForbidden, expected, "a command".into());
+    }
     if let Some(external) =
         task.externals.iter().find(|external| !step.allows_external(&external.uri))
     {

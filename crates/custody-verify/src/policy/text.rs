@@ -14,6 +14,7 @@ use core::num::NonZeroU32;
 use core::ops::Range;
 use core::str::FromStr;
 
+use custody_core::json::is_hidden;
 use custody_core::key::PublicKey;
 use custody_core::limits::POLICY_BYTES;
 use custody_core::statement::Label;
@@ -71,6 +72,11 @@ fn table(text: &str) -> Result<PolicyTable, Fault> {
         let remedy = format!("keep the policy under {POLICY_BYTES} bytes");
         let found = fault(0..0, format!("{} bytes", text.len()), remedy);
         return Err(Fault { code: Code::ParseSizeExceeded, ..found });
+    }
+    // people read this very text before they sign it; TOML takes a carriage return only before a line feed
+    if let Some((at, hidden)) = text.char_indices().find(|(_, c)| *c != '\r' && is_hidden(*c)) {
+        let message = format!("a character that nobody can see ({})", hidden.escape_unicode());
+        return Err(fault(at..at, message, "remove it"));
     }
     toml::from_str(text).map_err(|error| {
         let span = error.span().unwrap_or(0..0);
@@ -227,7 +233,9 @@ impl Reader {
         self.sound_so_far()?;
         let used = self.nothing_unused(table);
         self.keep(used);
-        let origins = self.keep(table.origins.iter().map(origin).collect::<Result<_, _>>());
+        let origins = each_once(&table.origins)
+            .and_then(|()| table.origins.iter().map(origin).collect::<Result<_, _>>());
+        let origins = self.keep(origins);
         let previous = self.keep(optional(table.previous.as_ref()));
         let expires = self.keep(parsed(&table.expires));
         let instance = self.keep(parsed(&table.instance));
@@ -476,6 +484,18 @@ impl Reader {
                 "write receipts = \"none\": this version of Custody has no transparency log to ask";
             return Err(fault(table.receipts.span(), "receipts cannot be required yet", remedy));
         }
+        for list in [&table.externals, &table.destinations, table.outputs.get_ref()] {
+            each_once(list)?;
+        }
+        let mut inputs = BTreeSet::new();
+        for entry in &table.inputs {
+            let from = (entry.step.get_ref(), matches!(entry.release, Release::Other));
+            if !inputs.insert(from) {
+                let message = format!("{} stands twice", entry.step.get_ref());
+                let remedy = "name each step once for each release";
+                return Err(fault(entry.step.span(), message, remedy));
+            }
+        }
         let full = matches!(table.verification.get_ref(), Verification::Full);
         if table.irrevocable && (!full || !table.summaries.is_empty()) {
             let remedy = "write verification = \"full\" and no summaries: what cannot be taken back is checked to the root";
@@ -532,7 +552,7 @@ impl Reader {
             network: table.network,
             full,
             irrevocable: table.irrevocable,
-            destinations: table.destinations.iter().map(place).collect::<Result<_, _>>()?,
+            destinations: table.destinations.iter().map(destination).collect::<Result<_, _>>()?,
             max_age: duration(&table.max_age)?,
             summaries: self.machines(&table.summaries)?,
         })
@@ -562,8 +582,10 @@ fn place(uri: &Text) -> Result<String, Fault> {
     let names_a_place = text.split_once("://").is_some_and(|(scheme, rest)| {
         !scheme.is_empty() && !rest.is_empty() && (scheme == "file" || !rest.starts_with('/'))
     });
-    let clean =
-        names_a_place && !text.contains("..") && !text.contains(['%', '@', '\\', '*', '?', ' ']);
+    let clean = names_a_place
+        && !text.contains("..")
+        && !text.contains(['%', '@', '\\', '*', '?'])
+        && !text.contains(char::is_whitespace);
     if clean {
         Ok(text.clone())
     } else {
@@ -575,6 +597,27 @@ fn place(uri: &Text) -> Result<String, Fault> {
     }
 }
 
+/// Where a step may publish: as far as this version of Custody can.
+fn destination(uri: &Text) -> Result<String, Fault> {
+    let text = place(uri)?;
+    if text.starts_with("file:///") || text.starts_with("s3://") {
+        return Ok(text);
+    }
+    Err(fault(uri.span(), "no place to publish to", "write file:///… or s3://BUCKET/…"))
+}
+
+/// A list names each thing once.
+fn each_once(list: &[Text]) -> Result<(), Fault> {
+    let mut seen = BTreeSet::new();
+    match list.iter().find(|text| !seen.insert(text.get_ref())) {
+        None => Ok(()),
+        Some(text) => {
+            let message = format!("{:?} stands twice", text.get_ref());
+            Err(fault(text.span(), message, "name it once"))
+        }
+    }
+}
+
 fn origin(text: &Text) -> Result<String, Fault> {
     let value = text.get_ref();
     let port = |rest: &str| {
@@ -582,9 +625,14 @@ fn origin(text: &Text) -> Result<String, Fault> {
     };
     let local = value.strip_prefix("http://localhost").is_some_and(port);
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-:[]".contains(c);
-    let secure = value
-        .strip_prefix("https://")
-        .is_some_and(|host| !host.is_empty() && host.chars().all(allowed));
+    let secure = value.strip_prefix("https://").is_some_and(|authority| {
+        // a colon is in the host only between brackets
+        let end = authority.rfind(']').map_or(0, |bracket| bracket.saturating_add(1));
+        let colon = authority.get(end..).and_then(|rest| rest.find(':'));
+        let at = colon.map_or(authority.len(), |colon| end.saturating_add(colon));
+        let (host, rest) = authority.split_at_checked(at).unwrap_or((authority, ""));
+        !host.is_empty() && host.chars().all(allowed) && port(rest)
+    });
     if local || secure {
         return Ok(value.to_owned());
     }
