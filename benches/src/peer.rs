@@ -1,5 +1,6 @@
-//! Others who do the same work. `CUSTODY_BENCH_IN_TOTO` is a Python that has in-toto, `CUSTODY_BENCH_SETS` a
-//! directory with in-toto pipelines p-N-M of N steps with M artifacts each.
+//! Others who do the same work. `CUSTODY_BENCH_IN_TOTO` is the Python of an environment that has in-toto,
+//! `CUSTODY_BENCH_SETS` a directory with in-toto's form of the same pipelines: `p-N-M` has N steps with M
+//! artifacts each, `intoto/root.layout` and its links, and `keys/owner.pub.pem`.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -42,16 +43,11 @@ pub(crate) fn measure() {
 fn in_toto(steps: usize, artifacts: usize) -> Option<impl Fn() -> Command> {
     let python = PathBuf::from(std::env::var_os("CUSTODY_BENCH_IN_TOTO")?);
     let set = PathBuf::from(std::env::var_os("CUSTODY_BENCH_SETS")?);
-    let set = set.join(format!("p-{steps}-{artifacts}")).join("intoto");
-    let keys: Vec<PathBuf> = std::fs::read_dir(&set)
-        .ok()?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.to_string_lossy().ends_with(".pub"))
-        .collect();
+    let set = set.join(format!("p-{steps}-{artifacts}"));
     Some(move || {
         let mut command = Command::new(python.with_file_name("in-toto-verify"));
-        command.args(["--layout", "root.layout", "--verification-keys"]).args(&keys);
-        command.current_dir(&set);
+        command.args(["--layout", "intoto/root.layout", "--link-dir", "intoto"]);
+        command.args(["--verification-keys", "keys/owner.pub.pem"]).current_dir(&set);
         command
     })
 }
