@@ -1,7 +1,9 @@
 //! Gates: whoever holds the host, the queue or a worker's key wants a task to run that may not.
 
 use custody_core::Code;
-use custody_core::statement::{Decision, Manifest, Origin, Resolve, Signoff, Stage, Summary, Task};
+use custody_core::statement::{
+    Decision, Manifest, Origin, Resolve, Signoff, Stage, Summary, Task, gate_uri,
+};
 use custody_core::time::Time;
 use custody_verify::Question;
 use custody_world::{Key, World, at, change, honest, label};
@@ -417,7 +419,7 @@ fn summaries(group: &mut Group<'_>) {
         about,
         &notes(&with(summary.clone(), "docs")),
     );
-    let edits: [(&str, fn(&mut Summary)); 6] = [
+    let edits: [(&str, fn(&mut Summary)); 8] = [
         ("summary-failed", |summary| {
             summary.result = custody_core::statement::VerificationResult::Failed;
         }),
@@ -428,6 +430,12 @@ fn summaries(group: &mut Group<'_>) {
         ("summary-of-nothing", |summary| summary.inputs.clear()),
         ("summary-of-less", |summary| summary.artifacts.truncate(1)),
         ("summary-of-other-bytes", |summary| summary.artifacts[0].size += 1),
+        ("summary-in-another-name", |summary| {
+            summary.verifier = gate_uri(&Key::of("builder").public.id());
+        }),
+        ("summary-in-no-name-of-a-key", |summary| {
+            summary.verifier = "https://custody.dev/gate/gate".into();
+        }),
     ];
     for (name, edit) in edits {
         let mut other = summary.clone();
