@@ -1,24 +1,26 @@
 //! SLSA's two predicates: what others may add or leave unset in them, and whom they name.
 
 use custody_core::Code;
-use custody_core::statement::worker_uri;
+use custody_core::statement::{Statement, worker_uri};
 use custody_world::{World, change, honest};
 
 use super::json::{Swap, statement, swap};
 use super::{built, signed_update};
-use crate::case::{About, Group, Set};
+use crate::case::{About, Group, Set, What};
 
 pub(super) fn add(set: &mut Set) {
     let mut group = set.group("slsa");
     let world = honest();
     let manifest = world.statements["new/partial/manifest"].to_json();
     let summary = world.summary(&world.clone().unpublished().gate("new/publish/task"));
-    let summary = custody_core::statement::Statement::from(summary).to_json();
+    let summary = Statement::from(summary).to_json();
     extensions(&mut group, &manifest, &summary);
     known(&mut group, &manifest, &summary);
     unset(&mut group, &manifest, &summary);
     unset_where_it_is_not_absence(&mut group, &manifest);
+    types(&mut group, &manifest, &summary);
     others(&mut group, &manifest, &summary);
+    results(&mut group, &summary);
     our_own(&mut group, &world);
     builders(&mut group);
     inputs(&mut group);
@@ -153,11 +155,7 @@ fn unset(group: &mut Group<'_>, manifest: &str, summary: &str) {
         let empty = lists
             .iter()
             .fold(json.to_owned(), |json, list| without(&json, list, &format!("\"{list}\": []")));
-        group.accept(
-            &format!("{kind}-lists-empty"),
-            about,
-            &crate::case::What::Statement(empty.into(), true),
-        );
+        group.accept(&format!("{kind}-lists-empty"), about, &What::Statement(empty.into(), true));
         let about = About("lists that are not there", &[]);
         // a name of an extension field takes the place, so that the commas are right
         let absent = lists
@@ -207,6 +205,7 @@ fn unset_where_it_is_not_absence(group: &mut Group<'_>, manifest: &str) {
     for (name, from, to) in [
         ("entry-null", "\"resolvedDependencies\": [", "\"resolvedDependencies\": [null,"),
         ("size-null", "\"size\": 16", "\"size\": null"),
+        ("digest-null", "\"digest\": {\n", "\"digest\": { \"sha1\": null,\n"),
         ("variable-null", "\"os\": \"linux\"", "\"os\": null"),
         ("subject-uri-null", "\"subject\": [\n    {", "\"subject\": [\n    { \"uri\": null,"),
         (
@@ -241,6 +240,30 @@ fn unset_where_it_is_not_absence(group: &mut Group<'_>, manifest: &str) {
     }
 }
 
+/// Members of descriptors that have a type, whoever reads them.
+fn types(group: &mut Group<'_>, manifest: &str, summary: &str) {
+    let manifests = [
+        ("subject-uri-number", "\"subject\": [\n    {", "\"uri\": 1,"),
+        ("log-uri-number", "\"byproducts\": [\n        {", "\"uri\": 1,"),
+        ("upstream-uri-number", "\"resolvedDependencies\": [\n        {", "\"uri\": 1,"),
+    ]
+    .map(|(name, from, more)| ("manifest-descriptors", manifest, name, from, more));
+    let summaries = [
+        ("policy-name-number", "\"policy\": {", "\"name\": 1,"),
+        (
+            "attestation-annotations-list",
+            "\"inputAttestations\": [\n      {",
+            "\"annotations\": [],",
+        ),
+    ]
+    .map(|(name, from, more)| ("summary-descriptors", summary, name, from, more));
+    for (control, json, name, from, more) in manifests.into_iter().chain(summaries) {
+        let about = "a member of a descriptor of another JSON type";
+        let (to, code) = (&format!("{from}{more}"), Code::ParseFieldType);
+        swap(group, control, json, &Swap { name, row: "", about, from, to, code });
+    }
+}
+
 fn others(group: &mut Group<'_>, manifest: &str, summary: &str) {
     let of_manifest = OBJECTS.map(|(place, start)| ("manifest", manifest, place, start));
     let of_summary = [("predicate", "\"predicate\": {"), ("verifier", "\"verifier\": {")]
@@ -252,6 +275,22 @@ fn others(group: &mut Group<'_>, manifest: &str, summary: &str) {
         let (row, code) = ("json-unknown-member-own", Code::ParseUnknownField);
         let control = &format!("{kind}-extensions");
         swap(group, control, json, &Swap { name, row, about, from, to, code });
+    }
+}
+
+/// A summary says one of two words.
+fn results(group: &mut Group<'_>, summary: &str) {
+    let result = "\"verificationResult\": \"PASSED\"";
+    let failed = summary.replacen(result, "\"verificationResult\": \"FAILED\"", 1);
+    let about = About("a summary that says that the verification failed", &[]);
+    group.accept("summary-failed", about, &What::Statement(failed.into(), true));
+    for (name, to) in [
+        ("summary-lower-case", "\"verificationResult\": \"passed\""),
+        ("summary-true", "\"verificationResult\": true"),
+    ] {
+        let about = "a summary with another word than the two";
+        let (from, code) = (result, Code::ParseFieldType);
+        swap(group, "summary-failed", summary, &Swap { name, row: "", about, from, to, code });
     }
 }
 
