@@ -77,7 +77,6 @@ class Walk:
     now: int
     at_gate: Release | None = None
     findings: list[Finding] = field(default_factory=list)
-    relied: set[str] = field(default_factory=set)
 
     # what is there, found once
 
@@ -574,16 +573,13 @@ class Walk:
 
     # the walk itself
 
-    def walk(self, roots: Iterable[str], deep: bool = True, summaries: Iterable[str] = ()) -> None:
-        """From manifests back to people and source, each document once."""
+    def walk(self, roots: Iterable[str], deep: bool = True, vouched: Iterable[str] = ()) -> None:
+        """From manifests back to people and source, each document once; not behind those that are vouched for."""
         left, seen = list(roots), set(roots)
         tasks: set[str] = set()
         authorizations: set[str] = set()
         while left:
             id = left.pop()
-            if self.relies(id, summaries):
-                self.relied.add(id)
-                continue
             self.walk_manifest(id)
             try:
                 manifest = self.evidence.get(id, Manifest)
@@ -596,7 +592,7 @@ class Walk:
                 if decision and decision not in seen:
                     seen.add(decision)
                     left.append(decision)
-            if deep:
+            if deep and id not in vouched:
                 left.extend(one for one in manifest.manifests if one not in seen)
                 seen.update(manifest.manifests)
 
@@ -636,23 +632,24 @@ class Walk:
             return None
         return self.decided(task, context) if context.step.scheduled_by else None
 
-    def relies(self, id: str, gates: Iterable[str]) -> bool:
-        """Whether a trusted gate verified what lies behind this manifest (statements.md, Verification summary)."""
-        if not gates or id not in self.evidence.documents:
+    def vouched(self, id: str, task: Task, gates: Iterable[str]) -> bool:
+        """Whether gates verified what the task takes from this manifest (statements.md, Verification summary)."""
+        if self.at_gate is None or id not in self.evidence.documents:
             return False
         try:
-            manifest, context = self.both(id)
+            manifest = self.evidence.get(id, Manifest)
         except Refusal:
             return False
-        release = context.request.release
+        release = self.at_gate
         resource = f"custody:{release.product}/{release.version}/{release.channel}/{release.instance}"
+        listed: list[Artifact] = []
         for summary_id, summary in self.evidence.all(Summary).items():
-            listed = all(any(one.same(made) for one in summary.subjects) for made in manifest.subjects)
             right = summary.passed and summary.resource == resource and summary.policy == self.chain.ids[-1]
-            right = right and id in summary.rests_on
-            if listed and right and self.vouching(summary_id, summary, gates):
-                return True
-        return False
+            if right and id in summary.rests_on and self.vouching(summary_id, summary, gates):
+                listed += summary.subjects
+        asked = [one.patterns for one in task.inputs if one.manifest == id or one.task == manifest.task]
+        taken = [made for made in manifest.subjects if any(names.fits(made.name, patterns) for patterns in asked)]
+        return bool(taken) and all(made in listed for made in taken)
 
     def vouching(self, id: str, summary: Summary, gates: Iterable[str]) -> bool:
         """Whether one of these gates signed the summary with the key that it names."""

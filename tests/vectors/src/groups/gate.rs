@@ -443,10 +443,54 @@ fn summaries(group: &mut Group<'_>) {
         let about = About("a gate's word that does not say what is needed", rows);
         group.reject(name, "summary", missing, about, &notes(&with(other, "gate")));
     }
+    shares(group, &summary);
     let mut rotated = good;
     rotated.rotate(|text| text);
     let about = About("a gate's word of before the newest policy", &["gate-cached-verdict"]);
     group.reject("summary-of-before", "summary", missing, about, &notes(&rotated));
+}
+
+/// What a gate's word must cover, and what is checked all the same.
+fn shares(group: &mut Group<'_>, summary: &Summary) {
+    let rows = &["chain-summary-instead"];
+    let about = About("a gate's word on no more than the step takes", rows);
+    let mut less = summary.clone();
+    less.artifacts.truncate(1);
+    let mut world = change()
+        .task("new/notes/task", |task| {
+            task.inputs[0].patterns = vec!["signed/hello".parse().unwrap()];
+        })
+        .build()
+        .unpublished();
+    world.add("summary", less.clone(), &["gate"]);
+    world.drop("old/build/task");
+    group.accept("summary-of-what-is-taken", about, &notes(&world));
+
+    let mut others = summary.clone();
+    others.artifacts.remove(0);
+    let mut world = ready();
+    world.add("summary", less, &["gate"]);
+    world.add("summary of the others", others.clone(), &["gate"]);
+    world.drop("old/build/task");
+    let about = About("two words of a gate that share the files among them", rows);
+    group.accept("summaries-that-share", about, &notes(&world));
+
+    others.artifacts = world.get_manifest("new/partial/manifest").artifacts;
+    let mut world = ready();
+    world.add("summary", others, &["gate"]);
+    world.drop("old/build/task");
+    let about = About("a gate's word on what lies behind what the step takes", rows);
+    group.reject("summary-too-far", "summary", Code::ChainTaskMissing, about, &notes(&world));
+
+    let mut world = change().signed_by("new/sign/manifest", &["docs"]).build().unpublished();
+    world.add("summary", summary.clone(), &["gate"]);
+    world.drop("old/build/task");
+    let about = About(
+        "a manifest of another step's machine, and a gate's word on it",
+        &["chain-key-of-other-step"],
+    );
+    let purpose = Code::PolicyKeyPurpose;
+    group.reject("summary-of-a-wrong-manifest", "summary", purpose, about, &notes(&world));
 }
 
 /// At a gate the newest policy decides.
