@@ -319,7 +319,7 @@ fn builders(group: &mut Group<'_>) {
         ("builder-upper-case", worker_uri("Builder")),
     ] {
         let world = change()
-            .manifest("new/build/manifest", move |manifest| manifest.builder = builder.clone())
+            .manifest("new/build/manifest", move |manifest| manifest.builder.clone_from(&builder))
             .build();
         let about = About(
             "the manifest names another builder than the machine that signed it",
