@@ -27,7 +27,9 @@ static PATHS: LazyLock<Vec<String>> = LazyLock::new(|| {
     let list = output(Command::new("git").args(["ls-files", "-zco", "--exclude-standard"]));
     // what was deleted is listed until it is committed
     let there = list.split_terminator('\0').filter(|path| ROOT.join(path).exists());
-    let paths: Vec<String> = there.map(ToOwned::to_owned).collect();
+    let mut paths: Vec<String> = there.map(ToOwned::to_owned).collect();
+    // git lists what is not added yet before all others
+    paths.sort_unstable();
     assert!(paths.len() > 50, "git lists only {} files", paths.len());
     paths
 });

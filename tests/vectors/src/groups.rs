@@ -9,6 +9,7 @@ mod json;
 mod people;
 mod policies;
 mod policy;
+mod slsa;
 mod statement;
 
 use custody_core::envelope::Envelope;
@@ -21,6 +22,7 @@ pub(crate) fn add(set: &mut Set) {
     envelope::add(set);
     json::add(set);
     statement::add(set);
+    slsa::add(set);
     artifact::add(set);
     people::add(set);
     chain::add(set);

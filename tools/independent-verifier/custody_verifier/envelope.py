@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from . import keys, sshsig
 from .refusal import Refusal
-from .strict import Object, parse
+from .strict import MAX_DOCUMENT, Object, parse
 
 OF_STATEMENT = "application/vnd.in-toto+json"
 OF_POLICY = "application/vnd.custody.policy+toml"
@@ -88,7 +88,7 @@ def _base64(text: str, place: str) -> bytes:
 
 
 def read(data: bytes) -> Envelope:
-    whole = Object.of(parse(data, clean=False), "envelope")
+    whole = Object.of(parse(data, longest=MAX_DOCUMENT), "envelope", any_text=True)
     payload_type = whole.text("payloadType")
     payload = _base64(whole.text("payload"), "payload")
     if not whole.has("signatures"):

@@ -3,13 +3,15 @@
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from functools import cached_property
-from typing import Generator, Iterable, Iterator
+from typing import Callable, Generator, Iterable, Iterator
 
 from . import names
 from .evidence import Evidence
 from .policy import Phase, Policy, Product, Step, plain_uri
 from .refusal import Refusal
 from .statements import (
+    GATE,
+    WORKER,
     Artifact,
     Authorization,
     Digests,
@@ -32,6 +34,8 @@ MAX_CANDIDATES = 32
 
 # files by the manifest that made them, or none, and name
 Files = dict[tuple[str | None, str], Artifact]
+# whether a statement names this principal, or the key of this id, as its signer
+Named = Callable[[str, str], bool]
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,6 @@ class Walk:
     now: int
     at_gate: Release | None = None
     findings: list[Finding] = field(default_factory=list)
-    relied: set[str] = field(default_factory=set)
 
     # what is there, found once
 
@@ -101,7 +104,9 @@ class Walk:
 
     # who signed
 
-    def signers(self, id: str, policy: Policy, allowed: Iterable[str], when: int) -> tuple[set[str], list[Refusal]]:
+    def signers(
+        self, id: str, policy: Policy, allowed: Iterable[str], when: int, named: Named = lambda owner, key: True
+    ) -> tuple[set[str], list[Refusal]]:
         """Principals of `allowed` whose signature counts (rule "The verdict" 4), and why others do not."""
         document = self.evidence.documents[id]
         fitting, problems = document.signed
@@ -121,15 +126,15 @@ class Walk:
                     raise Refusal("POLICY_KEY_NOT_YET_VALID", one.owner)
                 if one.ends is not None and when >= one.ends:
                     raise Refusal("POLICY_KEY_EXPIRED", one.owner)
+                if not named(one.owner, signed.key.id):
+                    raise Refusal("POLICY_KEY_PURPOSE", f"signed by {one.owner} in another name")
                 owners.add(one.owner)
             except Refusal as refusal:
                 problems.append(refusal)
         return owners, problems
 
     def signed(self, id: str, policy: Policy, allowed: Iterable[str], when: int) -> Iterator[Refusal]:
-        owners, problems = self.signers(id, policy, allowed, when)
-        if not owners:
-            yield from problems
+        yield from _unless_signed(self.signers(id, policy, allowed, when))
 
     # where a statement belongs
 
@@ -449,7 +454,9 @@ class Walk:
 
     def manifest_signature(self, id: str) -> Iterator[Refusal]:
         manifest, context = self.both(id)
-        yield from self.signed(id, context.policy, context.step.perform, manifest.finished)
+        perform, when = context.step.perform, manifest.finished
+        found = self.signers(id, context.policy, perform, when, lambda owner, _: manifest.builder == WORKER + owner)
+        yield from _unless_signed(found)
 
     def manifest_task(self, id: str) -> Iterator[Refusal]:
         manifest = self.evidence.get(id, Manifest)
@@ -566,16 +573,13 @@ class Walk:
 
     # the walk itself
 
-    def walk(self, roots: Iterable[str], deep: bool = True, summaries: Iterable[str] = ()) -> None:
-        """From manifests back to people and source, each document once."""
+    def walk(self, roots: Iterable[str], deep: bool = True, vouched: Iterable[str] = ()) -> None:
+        """From manifests back to people and source, each document once; not behind those that are vouched for."""
         left, seen = list(roots), set(roots)
         tasks: set[str] = set()
         authorizations: set[str] = set()
         while left:
             id = left.pop()
-            if self.relies(id, summaries):
-                self.relied.add(id)
-                continue
             self.walk_manifest(id)
             try:
                 manifest = self.evidence.get(id, Manifest)
@@ -588,7 +592,7 @@ class Walk:
                 if decision and decision not in seen:
                     seen.add(decision)
                     left.append(decision)
-            if deep:
+            if deep and id not in vouched:
                 left.extend(one for one in manifest.manifests if one not in seen)
                 seen.update(manifest.manifests)
 
@@ -628,23 +632,37 @@ class Walk:
             return None
         return self.decided(task, context) if context.step.scheduled_by else None
 
-    def relies(self, id: str, gates: Iterable[str]) -> bool:
-        """Whether a trusted gate verified what lies behind this manifest (statements.md, Verification summary)."""
-        if not gates or id not in self.evidence.documents:
+    def vouched(self, id: str, task: Task, gates: Iterable[str]) -> bool:
+        """Whether gates verified what the task takes from this manifest (statements.md, Verification summary)."""
+        if self.at_gate is None or id not in self.evidence.documents:
             return False
         try:
-            manifest, context = self.both(id)
+            manifest = self.evidence.get(id, Manifest)
         except Refusal:
             return False
-        release = context.request.release
+        release = self.at_gate
         resource = f"custody:{release.product}/{release.version}/{release.channel}/{release.instance}"
+        listed: list[Artifact] = []
         for summary_id, summary in self.evidence.all(Summary).items():
-            listed = all(any(one.same(made) for one in summary.subjects) for made in manifest.subjects)
             right = summary.passed and summary.resource == resource and summary.policy == self.chain.ids[-1]
-            right = right and id in summary.rests_on
-            if listed and right and self.signers(summary_id, self.chain.newest, gates, summary.verified)[0]:
-                return True
-        return False
+            if right and id in summary.rests_on and self.vouching(summary_id, summary, gates):
+                listed += summary.subjects
+        asked = [one.patterns for one in task.inputs if one.manifest == id or one.task == manifest.task]
+        taken = [made for made in manifest.subjects if any(names.fits(made.name, patterns) for patterns in asked)]
+        return bool(taken) and all(made in listed for made in taken)
+
+    def vouching(self, id: str, summary: Summary, gates: Iterable[str]) -> bool:
+        """Whether one of these gates signed the summary with the key that it names."""
+        owners, _ = self.signers(
+            id, self.chain.newest, gates, summary.verified, lambda _, key: summary.verifier == GATE + key
+        )
+        return bool(owners)
+
+
+def _unless_signed(found: tuple[set[str], list[Refusal]]) -> Iterator[Refusal]:
+    owners, problems = found
+    if not owners:
+        yield from problems
 
 
 def _approved(file: Artifact, approved: list[Artifact]) -> Iterator[Refusal]:

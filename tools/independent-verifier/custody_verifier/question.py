@@ -153,11 +153,9 @@ class Court:
         step = self.chain.newest.products[walk.at_gate.product].steps.get(task.step) if self.known(walk) else None
         roots = {one for entry in task.inputs for one in self.given(walk, entry.task, entry.manifest)}
         decision = walk.decision(id)
-        walk.walk(
-            sorted(roots | ({decision} if decision else set())),
-            deep=step is None or step.full,
-            summaries=step.summaries if step else (),
-        )
+        vouched = {root for root in roots if step and walk.vouched(root, task, step.summaries)}
+        roots |= {decision} if decision else set()
+        walk.walk(sorted(roots), deep=step is None or step.full, vouched=vouched)
         return self.common(walk)
 
     def known(self, walk: Walk) -> bool:

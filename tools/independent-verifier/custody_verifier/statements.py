@@ -14,6 +14,8 @@ from .strict import Object, parse, written
 STATEMENT = "https://in-toto.io/Statement/v1"
 BUILD_TYPE = "https://custody.dev/step/v1"
 LEVEL = "CUSTODY_CHAIN_VERIFIED"
+WORKER = "https://custody.dev/worker/"
+GATE = "https://custody.dev/gate/"
 ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 WEAK = ("sha1", "md5")
 T = TypeVar("T")
@@ -147,10 +149,24 @@ class Source:
 
 def _digest_set(holder: Object) -> Object:
     """Digests by name. Those that we do not know are text too, and ignored (rule 6)."""
-    digest = holder.object("digest")
-    if not all(isinstance(value, str) for value in digest.members.values()):
-        raise Refusal("PARSE_FIELD_TYPE", digest.place)
-    return digest
+    holder.table("digest")
+    return holder.object("digest")
+
+
+def _open(holder: Object) -> Object:
+    """A descriptor of in-toto or SLSA: what is not defined is ignored, and these are of their type (rule 3)."""
+    _digest_set(holder)
+    for name in ("name", "uri"):
+        if holder.has(name):
+            holder.text(name)
+    if holder.has("annotations"):
+        holder.object("annotations")
+    holder.taken.clear()
+    return holder
+
+
+def _of_slsa(holders: list[Object]) -> list[Object]:
+    return [_open(holder.without_nulls()) for holder in holders]
 
 
 def _digests(holder: Object) -> Digests:
@@ -395,6 +411,7 @@ class Manifest(Statement):
     used: list[Used]
     started: int
     finished: int
+    builder: str
 
 
 @dataclass(frozen=True)
@@ -405,6 +422,7 @@ class Summary(Statement):
     policy: str
     rests_on: set[str]
     passed: bool
+    verifier: str
 
 
 def short_code(request: str) -> str:
@@ -435,10 +453,7 @@ def _dependencies(holders: list[Object]) -> tuple[Source | None, list[str], list
     manifests: list[str] = []
     used: list[Used] = []
     for holder in holders:
-        annotations = holder.members.get("annotations", {})
-        if not isinstance(annotations, dict):
-            raise Refusal("PARSE_FIELD_TYPE", f"{holder.place}.annotations")
-        role = annotations.get("role")
+        role = holder.members.get("annotations", {}).get("role")
         if role == "source":
             if source:
                 raise Refusal("CHAIN_SOURCE_MISMATCH", "two sources")
@@ -463,43 +478,44 @@ def _dependencies(holders: list[Object]) -> tuple[Source | None, list[str], list
 
 def _manifest(subjects: list[Object], predicate: Object) -> Manifest:
     made = _unique([_artifact(subject, closed=False) for subject in subjects])
-    definition = predicate.object("buildDefinition")
+    definition = predicate.without_nulls().object("buildDefinition").without_nulls()
     if definition.text("buildType") != BUILD_TYPE:
         raise Refusal("STMT_BUILD_TYPE", definition.text("buildType")[:80])
     parameters = _parameters(definition.object("externalParameters"))
-    internal = definition.object("internalParameters")
+    internal = definition.object("internalParameters").without_nulls()
     creator = internal.text("taskCreator")
     internal.table("environment")
-    dependencies = _dependencies(definition.objects("resolvedDependencies"))
-    details = predicate.object("runDetails")
-    builder = details.object("builder")
-    builder.text("id")
-    metadata = details.object("metadata")
+    dependencies = _dependencies(_of_slsa(definition.objects_if_there("resolvedDependencies")))
+    details = predicate.object("runDetails").without_nulls()
+    builder = details.object("builder").without_nulls()
+    named = builder.text("id")
+    metadata = details.object("metadata").without_nulls()
     metadata.text("invocationId")
     times = _time(metadata, "startedOn"), _time(metadata, "finishedOn")
-    if len(_artifacts(details, "byproducts")) > 1:
+    logs = _of_slsa(details.objects_if_there("byproducts"))
+    if len([_artifact(log, closed=False) for log in logs]) > 1:
         raise Refusal("PARSE_COUNT_EXCEEDED", "byproducts")
-    for holder in (internal, definition, builder, metadata, details):
-        holder.close()
-    return Manifest(made, *parameters, creator, *dependencies, *times)
+    builder.close_slsa("version", "builderDependencies")
+    for holder in (internal, definition, metadata, details, predicate):
+        holder.close_slsa()
+    return Manifest(made, *parameters, creator, *dependencies, *times, named)
 
 
 def _summary(subjects: list[Object], predicate: Object) -> Summary:
     made = _unique([_artifact(subject, closed=False) for subject in subjects])
-    verifier = predicate.object("verifier")
-    verifier.text("id")
+    verifier = predicate.without_nulls().object("verifier").without_nulls()
+    named = verifier.text("id")
     verified, resource = _time(predicate, "timeVerified"), predicate.text("resourceUri")
-    policy = predicate.object("policy")
+    policy = _open(predicate.object("policy").without_nulls())
     policy.text("uri")
     policy_id = _id(policy)
-    attestations = predicate.objects("inputAttestations")
-    rests_on = {_id(entry) for entry in attestations}
-    passed = predicate.text("verificationResult") == "PASSED"
-    passed = LEVEL in predicate.texts("verifiedLevels") and passed
-    predicate.text("slsaVersion")
-    for holder in (verifier, policy, *attestations):
-        holder.close()
-    return Summary(made, verified, resource, policy_id, rests_on, passed)
+    rests_on = {_id(entry) for entry in _of_slsa(predicate.objects_if_there("inputAttestations"))}
+    result = _one_of("PASSED", "FAILED")(predicate, "verificationResult")
+    passed = LEVEL in predicate.texts("verifiedLevels") and result == "PASSED"
+    verifier.close_slsa("version")
+    predicate.close_slsa("dependencyLevels", "slsaVersion")
+    predicate.taken["slsaVersion"] = "1.1"
+    return Summary(made, verified, resource, policy_id, rests_on, passed, named)
 
 
 def _own(kind: type[Statement]) -> Callable[[list[Object], Object], Statement]:
@@ -509,13 +525,16 @@ def _own(kind: type[Statement]) -> Callable[[list[Object], Object], Statement]:
         if len(subjects) != 1 or subjects[0].members.get("name") != kind.ABOUT:
             raise Refusal("PARSE_FIELD_TYPE", "subject")
         subjects[0].text("name")
-        return _members(kind, predicate, about=_id(subjects[0]))
+        found = _members(kind, predicate, about=_id(subjects[0]))
+        predicate.close()
+        return found
 
     return read
 
 
 def _request(subjects: list[Object], predicate: Object) -> Request:
     request = _members(Request, predicate)
+    predicate.close()
     if len(subjects) != 1 or _a_source(subjects[0], closed=False) != request.source:
         raise Refusal("PARSE_FIELD_TYPE", "subject")
     return request
@@ -538,7 +557,7 @@ def read(data: bytes) -> tuple[Statement, bool]:
     whole = Object.of(parse(data), "statement")
     if whole.text("_type") != STATEMENT:
         raise Refusal("STMT_TYPE", whole.text("_type")[:80])
-    subjects = whole.objects("subject")
+    subjects = [_open(subject) for subject in whole.objects("subject")]
     if not subjects:
         raise Refusal("STMT_SUBJECT_EMPTY")
     reader = _READERS.get(whole.text("predicateType"))
@@ -546,5 +565,4 @@ def read(data: bytes) -> tuple[Statement, bool]:
         raise Refusal("STMT_PREDICATE_TYPE", whole.text("predicateType")[:80])
     predicate = whole.object("predicate")
     found = reader(subjects, predicate)
-    predicate.close()
     return found, written(whole) == data

@@ -3,7 +3,7 @@
 import json
 import re
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Iterable, TypeVar
 
 from .refusal import Refusal
 
@@ -46,9 +46,9 @@ def decode(data: bytes, limit: int) -> str:
 
 
 class _Parser:
-    def __init__(self, text: str, clean: bool) -> None:
+    def __init__(self, text: str, longest: int) -> None:
         self.text = text
-        self.clean = clean
+        self.longest = longest
         self.at = 0
         self.values = 0
 
@@ -77,10 +77,8 @@ class _Parser:
         text: str = json.loads(match.group())
         if re.search("[\ud800-\udfff]", text):
             raise Refusal("PARSE_UNICODE_INVALID", f"half of a pair before {self.at}")
-        if self.clean:
-            if len(text.encode()) > MAX_STRING:
-                raise Refusal("PARSE_SIZE_EXCEEDED", "one string")
-            check_text(text, f"text before {self.at}")
+        if len(text.encode()) > self.longest:
+            raise Refusal("PARSE_SIZE_EXCEEDED", "one string")
         return text
 
     def value(self, depth: int) -> Any:
@@ -136,9 +134,9 @@ class _Parser:
             self.need(",")
 
 
-def parse(data: bytes, clean: bool = True) -> Any:
-    """One document and nothing after it. Rule 2 and the limit of one string hold where it is to be `clean`."""
-    parser = _Parser(decode(data, MAX_DOCUMENT), clean)
+def parse(data: bytes, longest: int = MAX_STRING) -> Any:
+    """One document and nothing after it, with text of at most so many bytes."""
+    parser = _Parser(decode(data, MAX_DOCUMENT), longest)
     value = parser.value(0)
     parser.blanks()
     if parser.at != len(parser.text):
@@ -151,18 +149,20 @@ class Object:
     """A JSON object that is taken apart member by member.
 
     It remembers what was taken, in order: what is left over is unknown, and what was taken, written
-    in that order, is what a writer would have written (rule 11).
+    in that order, is what a writer would have written (rule 11). Text that is taken is looked at (rule 2),
+    but in envelopes, where `any_text` may stand.
     """
 
     members: dict[str, Any]
     place: str
+    any_text: bool = False
     taken: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, value: Any, place: str) -> "Object":
+    def of(cls, value: Any, place: str, any_text: bool = False) -> "Object":
         if not isinstance(value, dict):
             raise Refusal("PARSE_FIELD_TYPE", place)
-        return cls(value, place)
+        return cls(value, place, any_text)
 
     def has(self, name: str) -> bool:
         return name in self.members
@@ -174,7 +174,15 @@ class Object:
         if type(value) is not kind:
             raise Refusal("PARSE_FIELD_TYPE", f"{self.place}.{name}")
         self.taken[name] = value
+        if isinstance(value, str) and not self.any_text:
+            check_text(value, f"{self.place}.{name}")
         return value
+
+    def _texts(self, name: str, found: Iterable[Any]) -> None:
+        for entry in found:
+            if not isinstance(entry, str):
+                raise Refusal("PARSE_FIELD_TYPE", f"{self.place}.{name}")
+            check_text(entry, f"{self.place}.{name}")
 
     def text(self, name: str) -> str:
         return self._take(name, str)
@@ -186,34 +194,48 @@ class Object:
         return self._take(name, bool)
 
     def object(self, name: str) -> "Object":
-        inner = Object(self._take(name, dict), f"{self.place}.{name}")
+        inner = Object(self._take(name, dict), f"{self.place}.{name}", self.any_text)
         self.taken[name] = inner
         return inner
 
     def texts(self, name: str) -> list[str]:
         found = self._take(name, list)
-        if not all(isinstance(entry, str) for entry in found):
-            raise Refusal("PARSE_FIELD_TYPE", f"{self.place}.{name}")
+        self._texts(name, found)
         return found
 
     def objects(self, name: str) -> list["Object"]:
-        found = [Object.of(entry, f"{self.place}.{name}[{i}]") for i, entry in enumerate(self._take(name, list))]
+        entries = enumerate(self._take(name, list))
+        found = [Object.of(entry, f"{self.place}.{name}[{i}]", self.any_text) for i, entry in entries]
         self.taken[name] = found
         return found
 
     def table(self, name: str) -> dict[str, str]:
         """Text by name; written sorted by name."""
         found = self._take(name, dict)
-        if not all(isinstance(entry, str) for entry in found.values()):
-            raise Refusal("PARSE_FIELD_TYPE", f"{self.place}.{name}")
+        self._texts(name, (*found, *found.values()))
         self.taken[name] = dict(sorted(found.items()))
         return found
 
-    def close(self) -> None:
+    def close(self, ignored: Iterable[str] = ()) -> None:
         """Nothing may be left that nobody asked for."""
         for name in self.members:
-            if name not in self.taken:
+            if name not in self.taken and name not in ignored:
                 raise Refusal("PARSE_UNKNOWN_FIELD", f"{self.place}.{name}")
+
+    # what SLSA's objects allow beyond that (rule 3)
+
+    def without_nulls(self) -> "Object":
+        self.members = {name: value for name, value in self.members.items() if value is not None}
+        return self
+
+    def objects_if_there(self, name: str) -> list["Object"]:
+        """A list that is not there is empty, and written so."""
+        return self.objects(name) if self.has(name) else self.taken.setdefault(name, [])
+
+    def close_slsa(self, *ignored: str) -> None:
+        """The same, but for extension fields and members of SLSA that nobody here reads."""
+        extensions = (name for name in self.members if "_" in name or ":" in name)
+        self.close({*ignored, *extensions})
 
 
 def _plain(value: Any) -> Any:

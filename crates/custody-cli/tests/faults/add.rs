@@ -11,6 +11,7 @@ fn statements(world: &World) -> BTreeSet<String> {
     rows.as_array().unwrap().iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect()
 }
 
+/// Rows `sto-kill-signoff`, `sto-io-error` and `sto-disk-full`.
 #[test]
 fn evidence_comes_in_whole_whatever_fails() {
     let world = World::promoted();
@@ -44,6 +45,7 @@ fn evidence_comes_in_whole_whatever_fails() {
 }
 
 /// Delivered twice, in any order, one message at a time: the same statements and the same verdict.
+/// Row `sto-duplicate-delivery`.
 #[test]
 fn the_order_of_delivery_does_not_matter() {
     let world = World::published();

@@ -33,6 +33,7 @@ fn count(world: &World) -> usize {
     world.done("evidence list --store store").json().as_array().unwrap().len()
 }
 
+/// Row `sto-clock-jump`.
 #[test]
 fn a_clock_that_went_back_signs_and_decides_nothing() {
     let world = World::promoted();
@@ -71,6 +72,7 @@ fn a_clock_that_went_back_signs_and_decides_nothing() {
 }
 
 /// Once the clock is right again, everything goes on: what was refused is not remembered.
+/// Row `sto-clock-jump`.
 #[test]
 fn a_clock_that_went_forward_stops_nothing_for_good() {
     let world = World::promoted();
@@ -88,6 +90,7 @@ fn a_clock_that_went_forward_stops_nothing_for_good() {
 }
 
 /// The step's command itself sets the clock of the machine, as somebody else might meanwhile.
+/// Row `sto-clock-jump`.
 #[test]
 fn a_clock_that_is_set_while_a_task_runs_dates_nothing_from_the_future() {
     let world = World::fresh();

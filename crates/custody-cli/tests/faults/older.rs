@@ -18,6 +18,7 @@ fn put_back(world: &World, name: &str) {
 }
 
 /// A withdrawal that the copy lacks: before it the task may run.
+/// Row `sto-partial-restore`.
 #[test]
 fn an_older_database_decides_nothing() {
     let world = World::fresh();
@@ -52,6 +53,7 @@ fn an_older_database_decides_nothing() {
 }
 
 /// The file beside the database erased, set back, or damaged.
+/// Rows `sto-partial-restore` and `sto-missing-tile`.
 #[test]
 fn what_tells_of_an_older_copy_is_missed() {
     let world = World::fresh();

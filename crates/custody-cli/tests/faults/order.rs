@@ -116,6 +116,7 @@ fn check(test: &str, world: World, line: String, least: (usize, usize)) {
     assert!(disk.named >= least.0 && disk.recorded >= least.1, "{} {}", disk.named, disk.recorded);
 }
 
+/// Row `sto-lost-unsynced`.
 #[test]
 fn a_power_cut_takes_no_result_of_a_run() {
     let world = World::fresh();
@@ -126,6 +127,7 @@ fn a_power_cut_takes_no_result_of_a_run() {
     check("a_power_cut_takes_no_result_of_a_run", world, line, (6, 4));
 }
 
+/// Row `sto-lost-unsynced`.
 #[test]
 fn a_power_cut_takes_nothing_of_a_publication() {
     let world = World::promoted();

@@ -17,6 +17,7 @@ fn published(world: &World) -> (BTreeMap<PathBuf, Vec<u8>>, Vec<String>) {
     (files, beside.into_keys().map(|name| name.display().to_string()).collect())
 }
 
+/// Rows `sto-kill-append`, `sto-io-error` and `sto-disk-full`.
 #[test]
 fn a_publication_is_whole_or_in_doubt_whatever_fails() {
     let expected: BTreeMap<PathBuf, Vec<u8>> = [

@@ -9,6 +9,7 @@ use crate::world::World;
 /// What the second step makes.
 const MADE: &str = "hello, world\nsecond\n";
 
+/// Rows `sto-kill-append`, `sto-io-error` and `sto-disk-full`.
 #[test]
 fn a_phase_is_taken_up_again_whatever_fails() {
     let world = World::fresh();

@@ -67,6 +67,7 @@ fn starve(world: &World, limits: &[Vec<String>], ends: &[i32]) -> Vec<bool> {
         .collect()
 }
 
+/// Row `res-descriptors`.
 #[test]
 fn without_file_descriptors() {
     let world = releases();

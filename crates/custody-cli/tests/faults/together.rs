@@ -17,6 +17,7 @@ fn slow_artifact(world: &World, content: &[u8]) -> PathBuf {
 }
 
 /// The release is hashed for a long time, and meanwhile somebody withdraws.
+/// Row `gate-slow-verify-window`.
 #[test]
 fn a_withdrawal_during_the_verification_counts() {
     for withdrawn in [true, false] {
@@ -59,6 +60,7 @@ fn a_withdrawal_during_the_verification_counts() {
 }
 
 /// Of several publishers one publishes; to the others it is being done, or done.
+/// Row `gate-concurrent`.
 #[test]
 fn publishers_at_once_publish_once() {
     let world = World::promoted();
@@ -84,6 +86,7 @@ fn publishers_at_once_publish_once() {
 }
 
 /// One that is at work keeps others away; once it is killed they find a doubt, and not an act to repeat.
+/// Row `gate-crash-between`.
 #[test]
 fn the_task_of_a_killed_publisher_is_in_doubt() {
     let world = World::promoted();

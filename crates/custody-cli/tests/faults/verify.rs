@@ -11,6 +11,7 @@ fn seen(world: &World) -> Vec<(std::path::PathBuf, Vec<u8>)> {
     files.filter(|(path, _)| path.extension().is_some_and(|end| end == "json")).collect()
 }
 
+/// Row `sto-io-error`.
 #[test]
 fn nothing_bad_is_accepted_whatever_fails() {
     let world = World::published();

@@ -72,6 +72,7 @@ fn many_are_staged_by_threads_and_seen_once_kept() {
     assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
 }
 
+/// Row `sto-bit-flip`.
 #[test]
 fn a_changed_bit_is_found_while_reading_and_healed_by_putting_again() {
     let (_dir, store) = store();
@@ -92,6 +93,7 @@ fn a_changed_bit_is_found_while_reading_and_healed_by_putting_again() {
 }
 
 /// An upload that is cut off is seen by nobody, and other bytes under its digest are refused.
+/// Row `sto-upload-half`.
 #[test]
 fn half_an_artifact_is_none() {
     let (dir, store) = store();

@@ -56,6 +56,7 @@ fn visible(store: &Store, known: &BTreeSet<Sha256>) -> BTreeSet<Sha256> {
     found
 }
 
+/// Row `sto-kill-append`.
 #[test]
 fn nothing_acknowledged_is_lost_and_nothing_half_written_is_seen() {
     let dir = tempfile::tempdir().unwrap();
@@ -111,6 +112,7 @@ fn nothing_acknowledged_is_lost_and_nothing_half_written_is_seen() {
     assert!(cut > 10 && acknowledged.len() > 100, "the kills hit the work");
 }
 
+/// Row `sto-kill-append`.
 #[test]
 fn a_creation_that_was_cut_off_is_completed() {
     let dir = tempfile::tempdir().unwrap();

@@ -80,6 +80,7 @@ fn honest_or_corrupt<T>(
     }
 }
 
+/// Row `sto-bit-flip`.
 #[test]
 fn a_changed_bit_in_the_database_never_reads_as_another_value() {
     let dir = tempfile::tempdir().unwrap();
@@ -121,6 +122,7 @@ fn a_changed_bit_in_the_database_never_reads_as_another_value() {
     assert!(refused > 0, "the bits hit something");
 }
 
+/// Row `sto-torn-write`.
 #[test]
 fn a_shortened_database_is_refused() {
     let dir = tempfile::tempdir().unwrap();
@@ -141,6 +143,7 @@ fn a_shortened_database_is_refused() {
     assert_eq!(ids(&store.closure(&[release.published.id()]).unwrap()), ids(&release.all()));
 }
 
+/// Row `sto-missing-tile`.
 #[test]
 fn other_files_and_other_versions_are_refused() {
     let dir = tempfile::tempdir().unwrap();
@@ -171,6 +174,7 @@ fn other_files_and_other_versions_are_refused() {
 
 /// Transactions that were acknowledged and stand only in SQLite's log: without the generation beside the
 /// database, a torn log would read as if they had never been.
+/// Rows `sto-torn-write` and `sto-bit-flip`.
 #[test]
 fn a_torn_or_changed_log_loses_nothing_unnoticed() {
     let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

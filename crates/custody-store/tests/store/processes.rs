@@ -12,6 +12,7 @@ use custody_store::{Filter, Store};
 use crate::child::{command, said, start};
 use crate::world::{Release, policy};
 
+/// Row `sto-two-writers`.
 #[test]
 fn processes_add_to_one_store_at_once() {
     let dir = tempfile::tempdir().unwrap();
@@ -35,6 +36,7 @@ fn processes_add_to_one_store_at_once() {
     assert_eq!(generation.trim().parse(), Ok(3 * 30));
 }
 
+/// Row `sto-two-writers`.
 #[test]
 fn a_writer_that_waits_too_long_says_so_and_readers_need_not_wait() {
     let dir = tempfile::tempdir().unwrap();
@@ -63,6 +65,7 @@ fn the_task_of_a_killed_process_is_taken_over_and_that_of_a_living_one_is_not() 
     assert_eq!(store.begin_run(task, "parent").unwrap().interrupted(), Some("child"));
 }
 
+/// Row `sto-disk-full`.
 #[test]
 fn without_room_nothing_is_lost_and_reading_goes_on() {
     let dir = tempfile::tempdir().unwrap();
@@ -81,6 +84,7 @@ fn without_room_nothing_is_lost_and_reading_goes_on() {
     assert_eq!(store.closure(&[release.published.id()]).unwrap().len(), release.all().len());
 }
 
+/// Row `sto-disk-full`.
 #[test]
 fn on_a_full_file_system_too_and_it_recovers() {
     let dir = tempfile::tempdir().unwrap();
@@ -112,6 +116,7 @@ fn check_filled(words: &[Vec<String>]) {
     assert_eq!(kept, [&["kept".to_owned(), added.to_string(), "0".to_owned()]]);
 }
 
+/// Row `sto-read-only`.
 #[test]
 fn a_store_that_may_not_be_written_is_refused() {
     let dir = tempfile::tempdir().unwrap();

@@ -674,8 +674,11 @@ pub(crate) fn vouched(
         .map(|artifact| (&artifact.name, artifact))
         .collect();
     let taken = |name: &ArtifactName| task.wants(by_task, name) || task.wants(by_manifest, name);
-    let mut wanted = manifest.artifacts.iter().filter(|artifact| taken(&artifact.name));
-    !step.irrevocable && wanted.all(|artifact| listed.get(&artifact.name) == Some(&artifact))
+    let mut wanted = manifest.artifacts.iter().filter(|artifact| taken(&artifact.name)).peekable();
+    // nothing taken is nothing that anybody vouched for
+    let is_any = wanted.peek().is_some();
+    let all = wanted.all(|artifact| listed.get(&artifact.name) == Some(&artifact));
+    !step.irrevocable && is_any && all
 }
 
 fn trusted_summary(

@@ -1,7 +1,9 @@
 //! Gates: whoever holds the host, the queue or a worker's key wants a task to run that may not.
 
 use custody_core::Code;
-use custody_core::statement::{Decision, Manifest, Origin, Resolve, Signoff, Stage, Summary, Task};
+use custody_core::statement::{
+    Decision, Manifest, Origin, Resolve, Signoff, Stage, Summary, Task, gate_uri,
+};
 use custody_core::time::Time;
 use custody_verify::Question;
 use custody_world::{Key, World, at, change, honest, label};
@@ -417,7 +419,7 @@ fn summaries(group: &mut Group<'_>) {
         about,
         &notes(&with(summary.clone(), "docs")),
     );
-    let edits: [(&str, fn(&mut Summary)); 6] = [
+    let edits: [(&str, fn(&mut Summary)); 8] = [
         ("summary-failed", |summary| {
             summary.result = custody_core::statement::VerificationResult::Failed;
         }),
@@ -428,6 +430,12 @@ fn summaries(group: &mut Group<'_>) {
         ("summary-of-nothing", |summary| summary.inputs.clear()),
         ("summary-of-less", |summary| summary.artifacts.truncate(1)),
         ("summary-of-other-bytes", |summary| summary.artifacts[0].size += 1),
+        ("summary-in-another-name", |summary| {
+            summary.verifier = gate_uri(&Key::of("builder").public.id());
+        }),
+        ("summary-in-no-name-of-a-key", |summary| {
+            summary.verifier = "https://custody.dev/gate/gate".into();
+        }),
     ];
     for (name, edit) in edits {
         let mut other = summary.clone();
@@ -435,10 +443,54 @@ fn summaries(group: &mut Group<'_>) {
         let about = About("a gate's word that does not say what is needed", rows);
         group.reject(name, "summary", missing, about, &notes(&with(other, "gate")));
     }
+    shares(group, &summary);
     let mut rotated = good;
     rotated.rotate(|text| text);
     let about = About("a gate's word of before the newest policy", &["gate-cached-verdict"]);
     group.reject("summary-of-before", "summary", missing, about, &notes(&rotated));
+}
+
+/// What a gate's word must cover, and what is checked all the same.
+fn shares(group: &mut Group<'_>, summary: &Summary) {
+    let rows = &["chain-summary-instead"];
+    let about = About("a gate's word on no more than the step takes", rows);
+    let mut less = summary.clone();
+    less.artifacts.truncate(1);
+    let mut world = change()
+        .task("new/notes/task", |task| {
+            task.inputs[0].patterns = vec!["signed/hello".parse().unwrap()];
+        })
+        .build()
+        .unpublished();
+    world.add("summary", less.clone(), &["gate"]);
+    world.drop("old/build/task");
+    group.accept("summary-of-what-is-taken", about, &notes(&world));
+
+    let mut others = summary.clone();
+    others.artifacts.remove(0);
+    let mut world = ready();
+    world.add("summary", less, &["gate"]);
+    world.add("summary of the others", others.clone(), &["gate"]);
+    world.drop("old/build/task");
+    let about = About("two words of a gate that share the files among them", rows);
+    group.accept("summaries-that-share", about, &notes(&world));
+
+    others.artifacts = world.get_manifest("new/partial/manifest").artifacts;
+    let mut world = ready();
+    world.add("summary", others, &["gate"]);
+    world.drop("old/build/task");
+    let about = About("a gate's word on what lies behind what the step takes", rows);
+    group.reject("summary-too-far", "summary", Code::ChainTaskMissing, about, &notes(&world));
+
+    let mut world = change().signed_by("new/sign/manifest", &["docs"]).build().unpublished();
+    world.add("summary", summary.clone(), &["gate"]);
+    world.drop("old/build/task");
+    let about = About(
+        "a manifest of another step's machine, and a gate's word on it",
+        &["chain-key-of-other-step"],
+    );
+    let purpose = Code::PolicyKeyPurpose;
+    group.reject("summary-of-a-wrong-manifest", "summary", purpose, about, &notes(&world));
 }
 
 /// At a gate the newest policy decides.
