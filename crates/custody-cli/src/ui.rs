@@ -101,8 +101,12 @@ impl Ui {
         match self.unsaid.into_inner() {
             None => ExitCode::SUCCESS,
             Some(error) => {
+                // who closed the pipe has read enough, like head
+                let left = error.kind() == io::ErrorKind::BrokenPipe;
                 let error = Error::io("standard output".as_ref())(error);
-                complain(&tame(&error_text(&error)));
+                if !left {
+                    complain(&tame(&error_text(&error)));
+                }
                 ExitCode::from(error.exit())
             }
         }

@@ -3,6 +3,7 @@
 pub(crate) mod authorization;
 pub(crate) mod manifest;
 pub(crate) mod subject;
+pub(crate) mod summary;
 pub(crate) mod task;
 pub(crate) mod whole;
 

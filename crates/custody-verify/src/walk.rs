@@ -11,7 +11,7 @@ use custody_core::envelope::StatementId;
 use custody_core::statement::{Manifest, Statement, Task};
 use custody_core::{Code, Refusal};
 
-use crate::checks::{Authority, Checked, authorization, manifest, subject, task, whole};
+use crate::checks::{Authority, Checked, authorization, manifest, subject, summary, task, whole};
 use crate::docket::Case;
 use crate::judge::{Expectation, MAX_MANIFESTS, MAX_STATEMENTS, shown};
 use crate::report::{Node, NodeKind, Outcomes, Report, Rule};
@@ -214,9 +214,8 @@ impl<'c, 'e, 'm> Walk<'c, 'e, 'm> {
         for id in origins {
             let full = step.is_none_or(|step| step.full);
             let vouched = full
-                && step.is_some_and(|step| {
-                    manifest::vouched(self.case, *id, content, step, authority)
-                });
+                && step
+                    .is_some_and(|step| summary::vouched(self.case, *id, content, step, authority));
             if vouched || !full {
                 self.stop_at.insert(*id);
             }

@@ -7,11 +7,11 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
 
-use custody_core::envelope::{Signed, Signer, StatementId};
+use custody_core::envelope::{Signed, StatementId};
 use custody_core::name::{ArtifactName, Pattern};
 use custody_core::statement::{
     Artifact, InputOrigin, Label, Manifest, Origin, Resolution, Resolve, Source, Stage, Statement,
-    Summary, Task, VerificationResult, gate_uri, worker_uri,
+    Task, worker_uri,
 };
 use custody_core::{Code, Refusal};
 
@@ -19,7 +19,7 @@ use super::{Authority, Checked};
 use crate::docket::Case;
 use crate::judge::shown;
 use crate::policy::Step;
-use crate::report::{LEVEL, Node, NodeKind, Rule, resource_uri};
+use crate::report::{Node, NodeKind, Rule};
 use crate::walk::{Memo, task_missing};
 
 const NO_ENVIRONMENT: &str = "this policy demands nothing of the machine; what the manifest says of it is the worker's claim";
@@ -118,7 +118,7 @@ fn checks(
 
 /// SLSA has a consumer accept certain pairs of signer and name only. Here there is one name for each
 /// signer.
-fn named(member: &str, expected: String, found: &str) -> Result<(), Refusal> {
+pub(crate) fn named(member: &str, expected: String, found: &str) -> Result<(), Refusal> {
     if found == expected {
         return Ok(());
     }
@@ -648,54 +648,4 @@ pub(crate) fn only_result(
             })
         }
     }
-}
-
-/// Whether gates that the step's policy trusts vouch for everything that the task takes from a
-/// manifest: passed, for this release, under the newest policy.
-pub(crate) fn vouched(
-    case: &Case<'_>,
-    id: StatementId,
-    task: &Task,
-    step: &Step,
-    authority: &Authority<'_>,
-) -> bool {
-    let Ok(signed) = case.statement(id, "manifest", Statement::as_manifest) else { return false };
-    let manifest = *signed.unverified();
-    let (by_task, by_manifest) = (Origin::Task(manifest.task), Origin::Manifest(id));
-    let summaries = case.summaries().iter().filter_map(|summary| {
-        let summary =
-            case.statement(*summary, "verification summary", Statement::as_summary).ok()?;
-        let content = *summary.unverified();
-        trusted_summary(case, summary, step, authority).then_some(content)
-    });
-    let listed: BTreeMap<&ArtifactName, &Artifact> = summaries
-        .filter(|summary| summary.inputs.contains(&id))
-        .flat_map(|summary| &summary.artifacts)
-        .map(|artifact| (&artifact.name, artifact))
-        .collect();
-    let taken = |name: &ArtifactName| task.wants(by_task, name) || task.wants(by_manifest, name);
-    let mut wanted = manifest.artifacts.iter().filter(|artifact| taken(&artifact.name)).peekable();
-    // nothing taken is nothing that anybody vouched for
-    let is_any = wanted.peek().is_some();
-    let all = wanted.all(|artifact| listed.get(&artifact.name) == Some(&artifact));
-    !step.irrevocable && is_any && all
-}
-
-fn trusted_summary(
-    case: &Case<'_>,
-    summary: Signed<&Summary>,
-    step: &Step,
-    authority: &Authority<'_>,
-) -> bool {
-    let content = *summary.unverified();
-    let gate = |signer: &Signer| {
-        named("verifier.id", gate_uri(&signer.key), &content.verifier)?;
-        let purpose = "the verification summary";
-        case.entitled(authority.policy, signer, &step.summaries, content.verified, purpose)
-    };
-    content.result == VerificationResult::Passed
-        && content.levels.iter().any(|level| level == LEVEL)
-        && content.resource_uri == resource_uri(&authority.request.release)
-        && content.policy == case.policies.newest().0
-        && summary.verify(NonZeroU32::MIN, gate).is_ok()
 }
