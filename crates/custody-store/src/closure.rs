@@ -13,7 +13,7 @@ use crate::index::{Kind, POLICIES, Relation};
 use crate::store::Store;
 
 impl Store {
-    /// The roots and all that they name, through any number of statements; for every request found
+    /// The roots and all that they rest on, through any number of statements; for every request found
     /// all its sign-offs, whatever they decide; for every task found all its manifests, intents and
     /// resolutions, and all that these name; and all policies. In one snapshot, in the order of
     /// arrival, each envelope hashed again.
@@ -60,7 +60,7 @@ impl Walk {
         }
         let row = row(db, seq)?;
         let named = outgoing(db, &row)?;
-        for (_, target) in &named {
+        for (_, target) in named.iter().filter(|(relation, _)| relation.is_rested_on()) {
             self.follow(db, target)?;
         }
         if [Kind::Request, Kind::Task].map(Kind::number).contains(&row.kind) {

@@ -145,6 +145,13 @@ impl Relation {
         self.number() < 100
     }
 
+    /// Whether a verdict on who names rests on what is named. A request names every manifest that its
+    /// phase may build on, thousands of them; a file rests on those that were used, which its manifests
+    /// name themselves.
+    pub(crate) const fn is_rested_on(self) -> bool {
+        !matches!(self, Self::RequestManifest)
+    }
+
     /// Whether everything that names a statement in this way belongs to what is needed to judge it:
     /// refusals, withdrawals, second results and acts in doubt among it.
     pub(crate) const fn is_gathered(self) -> bool {
