@@ -65,7 +65,7 @@ fn release(dir: &Path) -> String {
     };
     fs::write(dir.join("policy.toml"), policy(key)).unwrap();
     let pipeline = format!(
-        "[steps.nothing]\nphase = \"promote\"\ncommand = [\"touch\", \"out\"]\noutputs = [\"out\"]\ndeadline = \"12h\"\n\n\
+        "pipeline = \"https://custody.dev/pipeline/v1\"\n\n[steps.nothing]\nphase = \"promote\"\ncommand = [\"touch\", \"out\"]\noutputs = [\"out\"]\ndeadline = \"12h\"\n\n\
          [steps.files]\nphase = \"promote\"\ncommand = [\"sh\", \"-c\", {FILES:?}]\noutputs = [\"tree/**\"]\ndeadline = \"12h\"\n"
     );
     fs::create_dir(dir.join("source")).unwrap();
