@@ -171,7 +171,7 @@ impl Group<'_> {
         let named = from.store.is_some() || !expect.names_no_release();
         let expect =
             if named { asked } else { Expectation { step: asked.step, ..speaks_for(&docket) } };
-        let mut accepts = false;
+        let mut remembered = false;
         for file in held {
             let mut ask = |digests, size| {
                 let subject = file.subject(digests, size);
@@ -184,10 +184,14 @@ impl Group<'_> {
                 let (digests, size) = hash_file(file.path, true).map_err(Error::io(file.path))?;
                 report = ask(digests, size);
             }
-            accepts |= report.accepted().is_some();
+            // before anybody hears of it: who is told yes is not told otherwise by the exit status
+            if report.accepted().is_some() && !remembered {
+                basis.remember()?;
+                remembered = true;
+            }
             hear(file, &report, &basis.evidence)?;
         }
-        if accepts { basis.remember() } else { Ok(()) }
+        Ok(())
     }
 }
 
