@@ -11,7 +11,8 @@ use crate::{FILES, TextFile, assert_none, lines_where, output};
 /// and in ARCHITECTURE.md.
 const ARROWS: &[(&str, &[&str])] = &[
     ("custody-core", &[]),
-    ("custody-verify", &["custody-core", "custody-world"]),
+    ("custody-machine", &["custody-core"]),
+    ("custody-verify", &["custody-core", "custody-machine", "custody-world"]),
     ("custody-store", &["custody-core"]),
     ("custody-sign", &["custody-core"]),
     ("custody-run", &["custody-core", "custody-sign", "custody-store", "custody-verify"]),
@@ -29,7 +30,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// These see no file, socket, clock or randomness.
-const PURE: &[&str] = &["custody-core", "custody-verify"];
+const PURE: &[&str] = &["custody-core", "custody-machine", "custody-verify"];
 
 /// More packages than this in the lock file want a reason and a new number.
 const LOCKED_PACKAGES: usize = 260;

@@ -349,8 +349,10 @@ impl Builder<'_, '_> {
             let from = self.group(lane, Kind::Source, State::Plain, source.to_string());
             *self.chart.edges.entry((from, place)).or_default() += 1;
         }
-        let pinned =
-            manifest.inputs.iter().filter(|input| matches!(input.origin, InputOrigin::External(_)));
+        let pinned = manifest
+            .inputs
+            .iter()
+            .filter(|input| !matches!(input.origin, InputOrigin::Manifest(_)));
         let (count, bytes) = pinned.fold((0, 0), |(count, bytes), input| {
             (count + 1, u64::saturating_add(bytes, input.artifact.size))
         });

@@ -99,6 +99,11 @@ codes! {
     ChainDepthExceeded "CHAIN_DEPTH_EXCEEDED" "the chain is too deep" "refuse the evidence";
     ChainNodeLimit "CHAIN_NODE_LIMIT" "the chain has too many documents" "refuse the evidence";
     WorkerPoolForbidden "WORKER_POOL_FORBIDDEN" "this worker may not perform the step" "run the step on a worker that the policy names";
+    WorkerImageMismatch "WORKER_IMAGE_MISMATCH" "the container image or the machine image is not one that is allowed" "run the step in an image that the policy names";
+    WorkerIdentityUnverified "WORKER_IDENTITY_UNVERIFIED" "nothing proves what machine this was" "run the step where the platform signs what the policy demands, and check that the policy has the platform's certificates or keys";
+    WorkerIdentityMismatch "WORKER_IDENTITY_MISMATCH" "the machine is not the one that it should be" "run the step on a machine that the policy allows; a key or document that shows up on two machines was stolen";
+    WorkerIsolationMissing "WORKER_ISOLATION_MISSING" "the command was not kept apart as the policy demands" "run the step on a machine that can do what the policy demands of it";
+    WorkerInteractive "WORKER_INTERACTIVE" "somebody could reach into the run" "run the step again without interactive access, privileges or sockets of the host";
     KeyUnavailable "KEY_UNAVAILABLE" "the private key cannot be used" "see the message: check the path, the passphrase, the agent, the security key or the token";
     WorkerKeyExposed "WORKER_KEY_EXPOSED" "others can read the private key" "chmod 600 the key file, and replace the key if it was exposed";
     ArtDigestMismatch "ART_DIGEST_MISMATCH" "the bytes are not those that were recorded" "get the file again; if it stays so, treat it as tampered with";

@@ -18,5 +18,9 @@ pub const SIGNATURES: usize = 64;
 pub const KEYID_BYTES: usize = 256;
 /// Longest artifact name, in bytes.
 pub const NAME_BYTES: usize = 1024;
+/// Most attestations of one statement.
+pub const ATTESTATIONS: usize = 8;
+/// Largest part of an attestation, in bytes: an event log of a measured boot has tens of thousands.
+pub const ATTESTATION_BYTES: usize = 256 << 10;
 /// Largest policy, in bytes.
 pub const POLICY_BYTES: usize = 4 << 20;

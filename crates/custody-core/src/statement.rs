@@ -4,7 +4,9 @@
 //! predicates and inside SLSA's external parameters. Inside SLSA's predicates, extension fields are
 //! ignored.
 
+mod attestation;
 mod authorization;
+mod image;
 mod intent;
 mod manifest;
 mod parts;
@@ -15,7 +17,9 @@ mod slsa;
 mod summary;
 mod task;
 
+pub use attestation::{Attestation, binding};
 pub use authorization::{Approver, Authorization};
+pub use image::{Image, UsedImage};
 pub use intent::{Intent, Stage};
 pub use manifest::{BUILD_TYPE, InputOrigin, Manifest, UsedInput, worker_uri};
 pub use parts::{Artifact, Label, ReleaseId, Revision, Source};
@@ -23,7 +27,7 @@ pub use request::{EarlierManifest, Pipeline, PolicyRef, Request};
 pub use resolution::{Resolution, Resolve};
 pub use signoff::{Decision, Signoff, short_code};
 pub use summary::{Summary, VerificationResult, gate_uri};
-pub use task::{External, Input, Origin, Task};
+pub use task::{Downloads, External, Input, Limits, Origin, Pinned, Task};
 
 use alloc::string::String;
 use alloc::vec::Vec;

@@ -6,9 +6,10 @@ use custody_core::digest::{Digests, Sha256, Sha512};
 use custody_core::envelope::{Payload as _, StatementId};
 use custody_core::name::{ArtifactName, Pattern};
 use custody_core::statement::{
-    Approver, Artifact, Authorization, Decision, EarlierManifest, External, Input, InputOrigin,
-    Intent, Label, Manifest, Origin, Pipeline, PolicyRef, ReleaseId, Request, Resolution, Resolve,
-    Revision, Signoff, Source, Stage, Statement, Summary, Task, UsedInput, VerificationResult,
+    Approver, Artifact, Attestation, Authorization, Decision, Downloads, EarlierManifest, External,
+    Image, Input, InputOrigin, Intent, Label, Limits, Manifest, Origin, Pinned, Pipeline,
+    PolicyRef, ReleaseId, Request, Resolution, Resolve, Revision, Signoff, Source, Stage,
+    Statement, Summary, Task, UsedImage, UsedInput, VerificationResult,
 };
 use custody_core::time::Time;
 use proptest::prelude::*;
@@ -182,19 +183,29 @@ fn task() -> impl Strategy<Value = Statement> {
         prop::option::of(source()),
         prop::collection::vec(external, 0..3),
     );
+    let place = (prop::option::of(image()), limits(), prop::option::of(downloads()));
     let tail =
         (prop::collection::vec(pattern(), 0..3), any::<bool>(), time(), time(), "[0-9a-f]{32}");
-    (head, middle, tail).prop_map(
-        |(head, (inputs, source, externals), (outputs, sha512, created, deadline, nonce))| {
+    (head, middle, place, tail).prop_map(
+        |(
+            head,
+            (inputs, source, externals),
+            place,
+            (outputs, sha512, created, deadline, nonce),
+        )| {
             let (authorization, step, creator, (command, destination), variables, network) = head;
+            let (image, limits, downloads) = place;
             Statement::Task(Task {
                 authorization,
                 step,
                 creator,
                 command,
+                image,
+                limits,
                 destination,
                 variables,
                 network,
+                downloads,
                 inputs,
                 source,
                 externals,
@@ -208,9 +219,64 @@ fn task() -> impl Strategy<Value = Statement> {
     )
 }
 
+fn sha256() -> impl Strategy<Value = Sha256> {
+    any::<[u8; 8]>().prop_map(|bytes| Sha256::of(&bytes))
+}
+
+fn image() -> impl Strategy<Value = Image> {
+    prop_oneof![
+        ("[a-z]{1,9}(/[a-z0-9]{1,9}){0,2}", sha256())
+            .prop_map(|(name, digest)| Image::Named { name, digest }),
+        artifact().prop_map(|artifact| Image::Input(artifact.name)),
+    ]
+}
+
+fn used_image() -> impl Strategy<Value = UsedImage> {
+    (text(), sha256(), prop::option::of(sha256()), text())
+        .prop_map(|(name, id, manifest, platform)| UsedImage { name, id, manifest, platform })
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    let limit = || prop::option::of(0..1_u64 << 53);
+    (limit(), limit(), limit()).prop_map(|(memory, processes, output)| Limits {
+        memory,
+        processes,
+        output,
+    })
+}
+
+fn downloads() -> impl Strategy<Value = Downloads> {
+    let pinned = (text(), artifact()).prop_map(|(uri, artifact)| Pinned {
+        uri,
+        digests: artifact.digests,
+        size: artifact.size,
+    });
+    let pinned = prop::option::of(prop::collection::vec(pinned, 0..3));
+    (prop::collection::vec(text(), 0..3), pinned)
+        .prop_map(|(from, pinned)| Downloads { from, pinned })
+}
+
+fn attestations() -> impl Strategy<Value = Vec<Attestation>> {
+    let part = (label(), prop::collection::vec(any::<u8>(), 0..40));
+    let parts = prop::collection::vec(part, 0..3).prop_map(|mut parts| {
+        parts.sort();
+        parts.dedup_by(|a, b| a.0 == b.0);
+        parts
+    });
+    let one = (label(), parts).prop_map(|(platform, parts)| Attestation { platform, parts });
+    prop::collection::vec(one, 0..3).prop_map(|mut all| {
+        all.sort();
+        all.dedup_by(|a, b| a.platform == b.platform);
+        all
+    })
+}
+
 fn manifest() -> impl Strategy<Value = Statement> {
-    let origin =
-        prop_oneof![id().prop_map(InputOrigin::Manifest), text().prop_map(InputOrigin::External)];
+    let origin = prop_oneof![
+        id().prop_map(InputOrigin::Manifest),
+        text().prop_map(InputOrigin::External),
+        text().prop_map(InputOrigin::Download),
+    ];
     let input = (artifact(), origin).prop_map(|(artifact, origin)| UsedInput { artifact, origin });
     let head = (
         artifacts(1),
@@ -228,9 +294,11 @@ fn manifest() -> impl Strategy<Value = Statement> {
         (text(), text(), time(), time()),
         prop::option::of(artifact()),
     );
-    (head, tail).prop_map(
+    let machine = (attestations(), prop::option::of(id()), prop::option::of(used_image()));
+    (head, machine, tail).prop_map(
         |(
             (artifacts, task, step, command, destination, creator, environment),
+            (attestations, enrolment, image),
             (source, upstream, inputs, run, log),
         )| {
             let (builder, invocation, started, finished) = run;
@@ -242,6 +310,9 @@ fn manifest() -> impl Strategy<Value = Statement> {
                 destination,
                 creator,
                 environment,
+                attestations,
+                enrolment,
+                image,
                 source,
                 upstream,
                 inputs,

@@ -41,7 +41,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use custody_core::envelope::StatementId;
 use custody_core::name::{ArtifactName, Pattern};
 use custody_core::statement::{
-    EarlierManifest, External, Input, Label, Origin, Request, Statement, Task,
+    EarlierManifest, External, Input, Label, Limits, Origin, Request, Statement, Task,
 };
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
@@ -128,11 +128,14 @@ impl Pipeline {
                 step: step.name.clone(),
                 creator: creator.to_owned(),
                 command: all(step.command.iter().map(|word| word.resolve(request)))?,
+                image: None,
+                limits: Limits::default(),
                 destination: step.destination.as_ref().map(|to| to.resolve(request)).transpose()?,
                 variables: all(
                     variables.map(|(name, value)| Ok((name.clone(), value.resolve(request)?)))
                 )?,
                 network: step.network,
+                downloads: None,
                 inputs: all(inputs)?,
                 source: step.source.then(|| request.source.clone()),
                 externals: step.externals.clone(),

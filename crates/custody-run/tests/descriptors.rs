@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use custody_core::digest::Sha256;
 use custody_core::envelope::StatementId;
-use custody_core::statement::Task;
+use custody_core::statement::{Limits, Task};
 use custody_core::time::Time;
 use custody_run::execute::{Confinement, LOG_BYTES, Run, execute};
 use custody_run::stage::RunDirectory;
@@ -31,9 +31,12 @@ fn what_the_worker_inherited_is_closed() {
         step: "build".parse().unwrap(),
         creator: String::new(),
         command: ["sh"].iter().chain(&list).map(|&word| word.to_owned()).collect(),
+        image: None,
+        limits: Limits::default(),
         destination: None,
         variables: Vec::new(),
         network: true,
+        downloads: None,
         inputs: Vec::new(),
         source: None,
         externals: Vec::new(),

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use custody_core::Code;
 use custody_core::digest::{Hasher, Sha256};
 use custody_core::envelope::StatementId;
-use custody_core::statement::Task;
+use custody_core::statement::{Limits, Task};
 use custody_core::time::Time;
 use custody_run::execute::{Confinement, End, LOG_BYTES, Outcome, Run, User, execute};
 use custody_run::stage::RunDirectory;
@@ -30,9 +30,12 @@ fn task(command: &[&str]) -> Task {
         step: "build".parse().unwrap(),
         creator: "test".to_owned(),
         command: command.iter().map(|&word| word.to_owned()).collect(),
+        image: None,
+        limits: Limits::default(),
         destination: None,
         variables: Vec::new(),
         network: false,
+        downloads: None,
         inputs: Vec::new(),
         source: None,
         externals: Vec::new(),

@@ -232,7 +232,7 @@ fn links(statement: &Statement) -> BTreeSet<(Relation, Sha256)> {
         Statement::Manifest(manifest) => {
             let named = manifest.inputs.iter().filter_map(|input| match input.origin {
                 InputOrigin::Manifest(id) => Some(id),
-                InputOrigin::External(_) => None,
+                InputOrigin::External(_) | InputOrigin::Download(_) => None,
             });
             let upstream = manifest.upstream.iter().copied().chain(named);
             links.extend(upstream.map(|id| (Relation::ManifestManifest, id.0)));

@@ -17,6 +17,7 @@ use custody_core::name::Pattern;
 use custody_core::statement::Label;
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
+use custody_machine::Platform;
 
 /// A fault in the text of a policy, with its place. Lines and columns count from 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +95,8 @@ pub struct Policy {
     pub origins: Vec<String>,
     /// Everybody who can sign anything.
     pub principals: BTreeMap<Label, Principal>,
+    /// What is known of the platforms of machines, by the name under which their word is cited.
+    pub platforms: BTreeMap<Label, Platform>,
     /// Groups of people.
     pub roles: BTreeMap<Label, BTreeSet<Label>>,
     /// What is released.

@@ -9,7 +9,7 @@ use custody_core::envelope::{Envelope, StatementId};
 use custody_core::key::PublicKey;
 use custody_core::statement::{
     Approver, Artifact, Authorization, Decision, EarlierManifest, Input, InputOrigin, Label,
-    Manifest, Origin, Pipeline, PolicyRef, Request, Signoff, Statement, Task, UsedInput,
+    Limits, Manifest, Origin, Pipeline, PolicyRef, Request, Signoff, Statement, Task, UsedInput,
     worker_uri,
 };
 
@@ -261,9 +261,12 @@ impl Large {
             step: step_label.clone(),
             creator: "scheduler@hello".into(),
             command: if last { Vec::new() } else { vec![format!("scripts/{step}.sh")] },
+            image: None,
+            limits: Limits::default(),
             destination: last.then(|| format!("s3://releases/hello/1.1.0/{number}")),
             variables: vec![("LOCALE".into(), format!("l{number}"))],
             network: last,
+            downloads: None,
             inputs: from
                 .map(|made| Input {
                     origin: origin(made),
@@ -314,6 +317,9 @@ impl Large {
             destination: task.destination,
             creator: task.creator,
             environment: vec![("os".into(), "linux".into())],
+            attestations: Vec::new(),
+            enrolment: None,
+            image: None,
             source: task.source,
             upstream: from.iter().map(|from| from.manifest).collect(),
             inputs: inputs.collect(),

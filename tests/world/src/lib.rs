@@ -31,8 +31,9 @@ use custody_core::digest::{Digests, Sha256};
 use custody_core::envelope::{Envelope, StatementId};
 use custody_core::statement::{
     Approver, Artifact, Authorization, Decision, EarlierManifest, External, Input, InputOrigin,
-    Intent, Label, Manifest, Origin, Pipeline, PolicyRef, ReleaseId, Request, Resolution, Resolve,
-    Revision, Signoff, Source, Stage, Statement, Summary, Task, UsedInput, gate_uri, worker_uri,
+    Intent, Label, Limits, Manifest, Origin, Pipeline, PolicyRef, ReleaseId, Request, Resolution,
+    Resolve, Revision, Signoff, Source, Stage, Statement, Summary, Task, UsedInput, gate_uri,
+    worker_uri,
 };
 use custody_core::time::Time;
 use custody_verify::{
@@ -300,9 +301,12 @@ impl World {
             step: label(step),
             creator: "scheduler@hello".into(),
             command: vec![format!("scripts/{step}.sh")],
+            image: None,
+            limits: Limits::default(),
             destination: None,
             variables: vec![("LANG".into(), "C".into())],
             network: false,
+            downloads: None,
             inputs: Vec::new(),
             source: None,
             externals: Vec::new(),
@@ -371,6 +375,9 @@ impl World {
             destination: task.destination.clone(),
             creator: task.creator.clone(),
             environment: vec![("os".into(), "linux".into())],
+            attestations: Vec::new(),
+            enrolment: None,
+            image: None,
             source: task.source.clone(),
             upstream,
             inputs,

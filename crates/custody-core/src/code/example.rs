@@ -79,6 +79,11 @@ examples! {
     ChainDepthExceeded "somebody made a chain of a million tasks to keep the judge busy";
     ChainNodeLimit "somebody made a bundle of two million statements to keep the judge busy";
     WorkerPoolForbidden "custody run was started with the signer's key for a task of the step build";
+    WorkerImageMismatch "a step was built in an image that somebody pushed under the old tag";
+    WorkerIdentityUnverified "a manifest says that it ran on an EC2 instance, and has no identity document that Amazon signed";
+    WorkerIdentityMismatch "the identity document of one instance came with the key of another";
+    WorkerIsolationMissing "a step that must run in a container was run without one";
+    WorkerInteractive "a container was started with the engine's socket inside";
     KeyUnavailable "the key file is where it was, and its passphrase was mistyped";
     WorkerKeyExposed "a key file was copied with mode 644";
     ArtDigestMismatch "one byte of a download is not what the publisher sent";

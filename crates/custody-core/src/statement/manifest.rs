@@ -7,6 +7,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::Predicate;
+use super::attestation::{self, Attestation};
+use super::image::UsedImage;
 use super::parts::{Artifact, Descriptor, Label, Source, check_names};
 use super::slsa;
 use crate::digest::Sha256;
@@ -40,8 +42,14 @@ pub struct Manifest {
     /// Client id of the task's creator.
     pub creator: String,
     /// What the worker measured of its environment, from outside the command. Claims of the worker
-    /// unless the policy knows proof for them.
+    /// unless an attestation proves them.
     pub environment: Vec<(String, String)>,
+    /// What the platforms of the machine signed.
+    pub attestations: Vec<Attestation>,
+    /// The certificate of the worker's key, where the policy does not list the key itself.
+    pub enrolment: Option<StatementId>,
+    /// The container image that the command ran in.
+    pub image: Option<UsedImage>,
     /// The source that was checked out.
     pub source: Option<Source>,
     /// The manifests whose products were used.
@@ -76,14 +84,20 @@ pub enum InputOrigin {
     Manifest(StatementId),
     /// An external file that the task pins; fetched from here.
     External(String),
+    /// Something that the command fetched from here through the worker's proxy.
+    Download(String),
 }
 
 const UPSTREAM: &str = "manifest";
 const SOURCE: &str = "source";
+const IMAGE: &str = "image";
+const INPUT: &str = "input";
+const DOWNLOAD: &str = "download";
 
 enum Dependency {
     Source(Source),
     Upstream(StatementId),
+    Image(UsedImage),
     Input(UsedInput),
 }
 
@@ -93,7 +107,17 @@ fn read_dependency(value: Value<'_>, at: &str) -> Result<Dependency, Refusal> {
     match role.as_deref() {
         Some(SOURCE) => Source::from_descriptor(descriptor, at).map(Dependency::Source),
         Some(UPSTREAM) => descriptor.statement_id(at).map(Dependency::Upstream),
-        Some("input") => {
+        Some(IMAGE) => UsedImage::from_descriptor(&descriptor, at).map(Dependency::Image),
+        Some(DOWNLOAD) => {
+            let uri = descriptor.uri.clone().ok_or_else(|| {
+                let place = format!("{at}.uri");
+                Refusal::new(Code::ParseFieldMissing, place, "this member", "nothing")
+            })?;
+            let artifact = Artifact::from_descriptor(&descriptor, at)?;
+            let origin = InputOrigin::Download(uri.into_owned());
+            Ok(Dependency::Input(UsedInput { artifact, origin }))
+        }
+        Some(INPUT) => {
             let from = descriptor.annotation("manifest").and_then(Value::as_str);
             let origin = match (from, &descriptor.uri) {
                 (Some(id), None) => InputOrigin::Manifest(
@@ -117,7 +141,7 @@ fn read_dependency(value: Value<'_>, at: &str) -> Result<Dependency, Refusal> {
         _ => Err(Refusal::new(
             Code::ChainInputUnaccounted,
             at,
-            "annotations.role source, manifest or input",
+            "annotations.role source, manifest, image, input or download",
             format!("{role:?}"),
         )),
     }
@@ -136,8 +160,12 @@ impl UsedInput {
                 descriptor.annotations.push(("manifest".into(), Value::text(id)));
             }
             InputOrigin::External(uri) => descriptor.uri = Some(uri.as_str().into()),
+            InputOrigin::Download(uri) => {
+                descriptor.uri = Some(uri.as_str().into());
+                return with_role(descriptor, DOWNLOAD);
+            }
         }
-        with_role(descriptor, "input")
+        with_role(descriptor, INPUT)
     }
 }
 
@@ -158,18 +186,27 @@ impl Manifest {
         let internal = Value::object([
             ("taskCreator", Value::text(&self.creator)),
             ("environment", text_map(self.environment.iter().map(|(name, value)| (name, value)))),
-        ]);
+        ])
+        .with(
+            "attestations",
+            (!self.attestations.is_empty()).then(|| attestation::write_all(&self.attestations)),
+        )
+        .with("enrolment", self.enrolment.map(Value::text));
         let source = self.source.iter().map(|source| with_role(source.to_descriptor(), SOURCE));
         let upstream = self
             .upstream
             .iter()
             .map(|id| with_role(Descriptor::statement(UPSTREAM, *id), UPSTREAM));
+        let image = self.image.iter().map(|image| with_role(image.to_descriptor(), IMAGE));
         let inputs = self.inputs.iter().map(UsedInput::write);
         Value::object([
             ("buildType", Value::text(BUILD_TYPE)),
             ("externalParameters", external),
             ("internalParameters", internal),
-            ("resolvedDependencies", Value::list(source.chain(upstream).chain(inputs))),
+            (
+                "resolvedDependencies",
+                Value::list(source.chain(upstream).chain(image).chain(inputs)),
+            ),
         ])
     }
 
@@ -233,6 +270,12 @@ impl Predicate for Manifest {
             destination: external.optional_text("destination")?,
             creator: internal.text("taskCreator")?,
             environment: internal.map("environment")?,
+            attestations: attestation::read_all(
+                internal.optional("attestations"),
+                &internal.place("attestations"),
+            )?,
+            enrolment: internal.optional_parsed("enrolment")?,
+            image: None,
             source: None,
             upstream: Vec::new(),
             inputs: Vec::new(),
@@ -264,6 +307,17 @@ impl Predicate for Manifest {
                         Code::ChainSourceMismatch,
                         "resolvedDependencies",
                         "one source",
+                        "two",
+                    ));
+                }
+                Dependency::Image(image) if manifest.image.is_none() => {
+                    manifest.image = Some(image)
+                }
+                Dependency::Image(_) => {
+                    return Err(Refusal::new(
+                        Code::WorkerImageMismatch,
+                        "resolvedDependencies",
+                        "one image",
                         "two",
                     ));
                 }

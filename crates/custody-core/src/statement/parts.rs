@@ -229,14 +229,8 @@ impl Artifact {
     }
 
     pub(crate) fn to_descriptor(&self) -> Descriptor<'_> {
-        let sha512 =
-            self.digests.sha512.map(|digest| (Sha512::ALGORITHM.into(), digest.to_string().into()));
-        let sha256 = (Sha256::ALGORITHM.into(), self.digests.sha256.to_string().into());
-        Descriptor {
-            digest: [sha256].into_iter().chain(sha512).collect(),
-            annotations: Vec::from([("size".into(), Value::Integer(self.size))]),
-            ..Descriptor::named(self.name.as_str())
-        }
+        let name = Some(self.name.as_str().into());
+        Descriptor { name, ..Descriptor::bytes(&self.digests, self.size) }
     }
 
     pub(crate) fn read(value: Value<'_>, at: &str) -> Result<Self, Refusal> {
@@ -300,6 +294,18 @@ pub(crate) struct Descriptor<'a> {
 impl<'a> Descriptor<'a> {
     pub(crate) fn named(name: &'a str) -> Self {
         Self { name: Some(name.into()), ..Self::default() }
+    }
+
+    /// Bytes without a name.
+    pub(crate) fn bytes(digests: &Digests, size: u64) -> Self {
+        let sha512 =
+            digests.sha512.map(|digest| (Sha512::ALGORITHM.into(), digest.to_string().into()));
+        let sha256 = (Sha256::ALGORITHM.into(), digests.sha256.to_string().into());
+        Self {
+            digest: [sha256].into_iter().chain(sha512).collect(),
+            annotations: Vec::from([("size".into(), Value::Integer(size))]),
+            ..Self::default()
+        }
     }
 
     /// A reference to another statement.

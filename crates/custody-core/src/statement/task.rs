@@ -5,8 +5,10 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::Predicate;
+use super::image::Image;
 use super::parts::{Artifact, Descriptor, Label, Source, only_statement};
 use super::request::read_nonce;
+use crate::digest::Digests;
 use crate::envelope::StatementId;
 use crate::json::{Object, Value, text_list, text_map};
 use crate::name::{ArtifactName, Pattern};
@@ -24,12 +26,18 @@ pub struct Task {
     pub creator: String,
     /// Program and arguments. Empty for a step that only publishes.
     pub command: Vec<String>,
+    /// The container image to run it in; without one it runs in a sandbox on the machine itself.
+    pub image: Option<Image>,
+    /// What it may use up.
+    pub limits: Limits,
     /// Where a publishing step puts its inputs: `file:///…` or `s3://bucket/prefix`.
     pub destination: Option<String>,
     /// The environment variables that the command sees, and no others.
     pub variables: Vec<(String, String)>,
     /// Whether the command may use the network.
     pub network: bool,
+    /// What it may fetch, through the worker's proxy and not otherwise.
+    pub downloads: Option<Downloads>,
     /// What it takes from other steps.
     pub inputs: Vec<Input>,
     /// The source, for a step that wants it.
@@ -46,6 +54,38 @@ pub struct Task {
     pub deadline: Time,
     /// 32 hexadecimal digits that make it unlike any other.
     pub nonce: String,
+}
+
+/// What a command may use up. What is absent is limited by the machine alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Limits {
+    /// Memory of all its processes, in bytes.
+    pub memory: Option<u64>,
+    /// How many processes and threads it may have at a time.
+    pub processes: Option<u64>,
+    /// The sum of the sizes of its outputs, in bytes.
+    pub output: Option<u64>,
+}
+
+/// What a command may fetch.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Downloads {
+    /// Beginnings of URIs that end with `/`, or whole ones.
+    pub from: Vec<String>,
+    /// What is fetched there, byte for byte. Without it, whatever is found there is recorded: a first
+    /// run that shows what to pin.
+    pub pinned: Option<Vec<Pinned>>,
+}
+
+/// A response that is known.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pinned {
+    /// Where it is fetched.
+    pub uri: String,
+    /// Its digests.
+    pub digests: Digests,
+    /// Its size in bytes.
+    pub size: u64,
 }
 
 /// What a task takes from one other step.
@@ -143,6 +183,86 @@ impl External {
     }
 }
 
+impl Limits {
+    fn read(value: Value<'_>, at: &str) -> Result<Self, Refusal> {
+        let mut object = value.into_object(at)?;
+        let mut limit = |name: &str| {
+            let place = object.place(name);
+            object.optional(name).map(|value| value.into_integer(&place)).transpose()
+        };
+        let limits = Self {
+            memory: limit("memory")?,
+            processes: limit("processes")?,
+            output: limit("output")?,
+        };
+        object.finish()?;
+        Ok(limits)
+    }
+
+    fn write(&self) -> Option<Value<'static>> {
+        (*self != Self::default()).then(|| {
+            Value::object([])
+                .with("memory", self.memory.map(Value::Integer))
+                .with("processes", self.processes.map(Value::Integer))
+                .with("output", self.output.map(Value::Integer))
+        })
+    }
+}
+
+impl Pinned {
+    fn read(value: Value<'_>, at: &str) -> Result<Self, Refusal> {
+        let descriptor = Descriptor::read_closed(value, at, &["size"])?;
+        let missing = |name: &str| {
+            let place = format!("{at}.{name}");
+            Refusal::new(Code::ParseFieldMissing, place, "this member", "nothing")
+        };
+        if descriptor.name.is_some() {
+            let expected = "a uri, its digest and its size";
+            return Err(Refusal::new(Code::ParseUnknownField, at, expected, "a name"));
+        }
+        let size = descriptor.annotation("size").cloned();
+        let size = size.ok_or_else(|| missing("annotations.size"))?;
+        Ok(Self {
+            digests: descriptor.digests(at)?,
+            size: size.into_integer("annotations.size").map_err(|refusal| refusal.inside(at))?,
+            uri: descriptor.uri.ok_or_else(|| missing("uri"))?.into_owned(),
+        })
+    }
+
+    fn write(&self) -> Value<'static> {
+        Descriptor {
+            name: None,
+            uri: Some(self.uri.as_str().into()),
+            ..Descriptor::bytes(&self.digests, self.size)
+        }
+        .write()
+    }
+}
+
+impl Downloads {
+    fn read(value: Value<'_>, at: &str) -> Result<Self, Refusal> {
+        let mut object = value.into_object(at)?;
+        let pinned = object
+            .optional("pinned")
+            .map(|value| {
+                let place = format!("{at}.pinned");
+                let list = value.into_list(&place)?.into_iter().enumerate();
+                list.map(|(i, value)| Pinned::read(value, &format!("{place}[{i}]"))).collect()
+            })
+            .transpose()?;
+        let downloads = Self { from: object.each("from", Value::into_text)?, pinned };
+        object.finish()?;
+        Ok(downloads)
+    }
+
+    fn write(&self) -> Value<'static> {
+        Value::object([("from", text_list(&self.from))]).with(
+            "pinned",
+            self.pinned.as_ref().map(|pinned| Value::list(pinned.iter().map(Pinned::write))),
+        )
+    }
+}
+
 impl Task {
     /// The names that inputs from this origin may have.
     pub fn wants(&self, origin: Origin, name: &ArtifactName) -> bool {
@@ -160,9 +280,22 @@ impl Predicate for Task {
             step: object.parsed("step")?,
             creator: object.text("creator")?,
             command: object.each("command", Value::into_text)?,
+            image: object
+                .optional("image")
+                .map(|value| Image::read(value, "predicate.image"))
+                .transpose()?,
+            limits: object
+                .optional("limits")
+                .map(|value| Limits::read(value, "predicate.limits"))
+                .transpose()?
+                .unwrap_or_default(),
             destination: object.optional_text("destination")?,
             variables: object.map("variables")?,
             network: object.boolean("network")?,
+            downloads: object
+                .optional("downloads")
+                .map(|value| Downloads::read(value, "predicate.downloads"))
+                .transpose()?,
             inputs: object.each("inputs", Input::read)?,
             source: object
                 .optional("source")
@@ -193,9 +326,12 @@ impl Predicate for Task {
             ("creator", Value::text(&self.creator)),
             ("command", text_list(&self.command)),
         ])
+        .with("image", self.image.as_ref().map(Image::write))
+        .with("limits", self.limits.write())
         .with("destination", self.destination.as_ref().map(Value::text))
         .with("variables", Some(text_map(self.variables.iter().map(|(name, value)| (name, value)))))
         .with("network", Some(Value::Bool(self.network)))
+        .with("downloads", self.downloads.as_ref().map(Downloads::write))
         .with("inputs", Some(Value::list(self.inputs.iter().map(Input::write))))
         .with("source", self.source.as_ref().map(Source::write))
         .with(

@@ -6,8 +6,8 @@ use custody_core::envelope::{Envelope, Payload, PolicyText, Signature, Statement
 use custody_core::key::PublicKey;
 use custody_core::statement::{
     Approver, Artifact, Authorization, Decision, EarlierManifest, Input, InputOrigin, Intent,
-    Manifest, Origin, Pipeline, PolicyRef, ReleaseId, Request, Resolution, Resolve, Revision,
-    Signoff, Source, Stage, Statement, Summary, Task, UsedInput, VerificationResult,
+    Limits, Manifest, Origin, Pipeline, PolicyRef, ReleaseId, Request, Resolution, Resolve,
+    Revision, Signoff, Source, Stage, Statement, Summary, Task, UsedInput, VerificationResult,
 };
 use custody_core::time::Time;
 
@@ -143,9 +143,12 @@ pub(crate) fn task(
         step: step.parse().unwrap(),
         creator: "cli/plan".into(),
         command: vec!["make".into()],
+        image: None,
+        limits: Limits::default(),
         destination: None,
         variables: Vec::new(),
         network: false,
+        downloads: None,
         inputs: origins.iter().map(input).collect(),
         source: None,
         externals: Vec::new(),
@@ -176,6 +179,9 @@ pub(crate) fn manifest(
         destination: None,
         creator: "cli/plan".into(),
         environment: Vec::new(),
+        attestations: Vec::new(),
+        enrolment: None,
+        image: None,
         source: None,
         upstream: used.iter().map(|(_, id)| *id).collect(),
         inputs: used.iter().map(input).collect(),

@@ -10,8 +10,8 @@ use core::num::NonZeroU32;
 use custody_core::envelope::{Signed, StatementId};
 use custody_core::name::{ArtifactName, Pattern};
 use custody_core::statement::{
-    Artifact, InputOrigin, Label, Manifest, Origin, Resolution, Resolve, Source, Stage, Statement,
-    Task, worker_uri,
+    Artifact, Image, InputOrigin, Label, Manifest, Origin, Resolution, Resolve, Source, Stage,
+    Statement, Task, UsedImage, worker_uri,
 };
 use custody_core::{Code, Refusal};
 
@@ -170,7 +170,26 @@ fn as_asked(context: &Context<'_>) -> Result<(), Refusal> {
             ));
         }
     }
-    Ok(())
+    image(context)
+}
+
+/// The image is the task's: by digest, or as an archive among the inputs.
+fn image(context: &Context<'_>) -> Result<(), Refusal> {
+    let (manifest, task) = (context.manifest, context.task);
+    let same = match (&task.image, &manifest.image) {
+        (None, None) => true,
+        (Some(Image::Named { digest, .. }), Some(used)) => used.is(digest),
+        (Some(Image::Input(place)), Some(used)) => used.name == place.as_str(),
+        _ => false,
+    };
+    if same {
+        return Ok(());
+    }
+    let expected = task.image.as_ref().map_or_else(|| "no image".into(), ToString::to_string);
+    let at = format!("manifest of step {}, image", manifest.step);
+    let used = |used: &UsedImage| format!("{} (image {})", shown(&used.name), used.id);
+    let found = manifest.image.as_ref().map_or_else(|| "no image".into(), used);
+    Err(Refusal::new(Code::WorkerImageMismatch, at, expected, found))
 }
 
 fn outputs(context: &Context<'_>) -> Result<(), Refusal> {
@@ -270,7 +289,7 @@ fn inputs(case: &Case<'_>, context: &Context<'_>) -> Result<(), Refusal> {
         .iter()
         .filter_map(|input| match input.origin {
             InputOrigin::Manifest(id) => Some(id),
-            InputOrigin::External(_) => None,
+            InputOrigin::External(_) | InputOrigin::Download(_) => None,
         })
         .collect();
     let upstream: BTreeSet<StatementId> = manifest.upstream.iter().copied().collect();
@@ -312,7 +331,11 @@ fn inputs(case: &Case<'_>, context: &Context<'_>) -> Result<(), Refusal> {
     if explained == manifest.inputs.len() {
         return unused_inputs(case, context, &upstream);
     }
-    let stray = manifest.inputs.iter().find(|input| matches!(&input.origin, InputOrigin::External(uri) if !task.externals.iter().any(|external| external.uri == *uri)));
+    let stray = manifest.inputs.iter().find(|input| match &input.origin {
+        InputOrigin::Manifest(_) => false,
+        InputOrigin::External(uri) => !task.externals.iter().any(|external| external.uri == *uri),
+        InputOrigin::Download(_) => true,
+    });
     let name =
         stray.map_or_else(|| "an input twice".to_string(), |input| input.artifact.name.to_string());
     Err(Refusal::new(Code::ChainInputUnaccounted, at, "inputs that the task names", name))

@@ -251,6 +251,7 @@ impl Reader {
                 root: root?,
                 origins: origins?,
                 principals: self.principals,
+                platforms: BTreeMap::new(),
                 roles: self.roles,
                 products,
                 owners: self.owners,

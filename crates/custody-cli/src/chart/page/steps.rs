@@ -121,7 +121,7 @@ fn inputs(story: &Story<'_>, manifest: &Manifest) -> BTreeMap<String, usize> {
     let mut from = BTreeMap::new();
     for input in &manifest.inputs {
         let origin = match &input.origin {
-            InputOrigin::External(uri) => uri.clone(),
+            InputOrigin::External(uri) | InputOrigin::Download(uri) => uri.clone(),
             InputOrigin::Manifest(id) => match story.manifest(*id) {
                 Some(manifest) => format!("step {} ({})", manifest.step, id.short()),
                 None => format!("manifest {}", id.short()),

@@ -288,7 +288,7 @@ impl<'e> Reader<'e> {
         let perform = self.machines(envelope);
         let used = manifest.inputs.iter().filter_map(|input| match &input.origin {
             InputOrigin::Manifest(id) => self.origin(&request, Origin::Manifest(*id)),
-            InputOrigin::External(_) => None,
+            InputOrigin::External(_) | InputOrigin::Download(_) => None,
         });
         let used: BTreeSet<(String, bool)> = used.collect();
         let step = self.product(&request).steps.entry(manifest.step.to_string()).or_default();
