@@ -236,12 +236,36 @@ impl core::error::Error for Refusal {}
 
 #[cfg(test)]
 mod tests {
+    use alloc::string::ToString;
+
     use super::*;
 
     #[test]
     fn names_are_unique_and_lead_back() {
         for code in Code::ALL {
             assert_eq!(Code::from_name(code.name()), Some(*code));
+            assert_eq!(alloc::format!("{code}"), code.name());
+        }
+        assert_eq!(Code::ArtDigestMismatch.family(), "ART");
+    }
+
+    #[test]
+    fn a_refusal_says_where_from_the_outside_in() {
+        let at = |at: &str| Refusal::new(Code::ArtMissing, at, "a file", "none");
+        assert_eq!(at("x").to_string(), "ART_MISSING: x: expected a file, found none");
+        for (inner, outer, joined) in
+            [("x", "task", "task: x"), ("", "task", "task"), ("x", "", "x")]
+        {
+            assert_eq!(at(inner).within(outer).at, joined);
+        }
+        for (inner, outer, joined) in [
+            ("name", "subject[0]", "subject[0].name"),
+            ("[1]", "subject", "subject[1]"),
+            (".name", "subject", "subject.name"),
+            ("", "subject", "subject"),
+            ("name", "", "name"),
+        ] {
+            assert_eq!(at(inner).inside(outer).at, joined);
         }
     }
 }

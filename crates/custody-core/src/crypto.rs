@@ -167,3 +167,28 @@ impl Context {
         bytes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn points_of_small_order_and_second_encodings_are_weak() {
+        for y in SMALL_ORDER_Y {
+            let mut mirrored = y;
+            mirrored[31] |= 0x80;
+            assert!(ed25519_point_is_weak(&y) && ed25519_point_is_weak(&mirrored));
+        }
+        // -1, from 2^255 - 19 by hand
+        let mut minus_one = [0xff; 32];
+        (minus_one[0], minus_one[31]) = (0xec, 0x7f);
+        assert!(SMALL_ORDER_Y.contains(&minus_one));
+        // p + 1 encodes 1 again, and p + 3 encodes 3
+        let mut second = FIELD_PRIME;
+        second[0] += 3;
+        assert!(ed25519_point_is_weak(&FIELD_PRIME) && ed25519_point_is_weak(&second));
+        let mut three = [0; 32];
+        three[0] = 3;
+        assert!(!ed25519_point_is_weak(&three));
+    }
+}
