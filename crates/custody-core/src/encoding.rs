@@ -21,13 +21,23 @@ pub fn hex(bytes: &[u8]) -> String {
     text
 }
 
+/// What each byte is worth as a digit; 16 and more is none. Digests are read by the hundred thousand.
+const WORTH: [u8; 256] = {
+    let mut worth = [16; 256];
+    // '0' and 'a'
+    let (mut digit, mut byte) = (0, 48);
+    while digit < 16 {
+        worth[byte] = digit;
+        digit += 1;
+        byte = if digit == 10 { 97 } else { byte + 1 };
+    }
+    worth
+};
+
 fn pair([high, low]: [u8; 2]) -> Option<u8> {
-    let nibble = |c: u8| match c {
-        b'0'..=b'9' => Some(c & 15),
-        b'a'..=b'f' => c.checked_sub(b'a' - 10),
-        _ => None,
-    };
-    Some(nibble(high)? << 4 | nibble(low)?)
+    let worth = |c: u8| WORTH.get(usize::from(c)).copied().unwrap_or(16);
+    let (high, low) = (worth(high), worth(low));
+    (high | low < 16).then_some(high << 4 | low)
 }
 
 /// Bytes from lower-case hexadecimal; nothing else is read.
@@ -63,8 +73,11 @@ pub fn base64url(bytes: &[u8]) -> String {
 /// Reads base64 with padding in the standard or the URL-safe alphabet, as DSSE demands; one text
 /// has one meaning, so blanks, missing padding and loose bits are refused.
 pub fn base64_decode(text: &str) -> Result<Vec<u8>, Refusal> {
-    let engine = if text.contains(['-', '_']) { &URL_SAFE } else { &STANDARD };
-    engine.decode(text).map_err(|error| {
+    let url_safe = || text.bytes().any(|byte| matches!(byte, b'-' | b'_'));
+    // nearly all of it is in the standard alphabet: nobody looks for the other one first
+    let decoded = STANDARD.decode(text);
+    let decoded = if decoded.is_err() && url_safe() { URL_SAFE.decode(text) } else { decoded };
+    decoded.map_err(|error| {
         Refusal::new(
             Code::ParseBase64Invalid,
             "",

@@ -223,8 +223,12 @@ impl Case<'_> {
                 .filter_map(|product| product.steps.get(&manifest.step))
                 .any(|step| step.irrevocable)
         };
-        let mut found: Vec<_> = self
-            .makers(digests.sha256)
+        let makers: Vec<_> = self.makers(digests.sha256).collect();
+        if let [(signed, _, _)] = makers.as_slice() {
+            return Vec::from([signed.id()]);
+        }
+        let mut found: Vec<_> = makers
+            .into_iter()
             .map(|(signed, manifest, _)| {
                 let other = maker.is_some_and(|step| *step != manifest.step);
                 let stranger = !self.may_perform(signed, &manifest.step);
