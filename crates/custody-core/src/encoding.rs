@@ -22,6 +22,7 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 /// What each byte is worth as a digit; 16 and more is none. Digests are read by the hundred thousand.
+#[expect(clippy::indexing_slicing, reason = "of a constant, which the compiler looks at")]
 const WORTH: [u8; 256] = {
     let mut worth = [16; 256];
     // '0' and 'a'
