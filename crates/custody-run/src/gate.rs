@@ -6,7 +6,7 @@ use custody_core::digest::Sha256;
 use custody_core::envelope::{Envelope, StatementId};
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
-use custody_store::{Filter, Kind, Relation, Store};
+use custody_store::{Kind, Relation, Store};
 use custody_verify::{
     Docket, Evidence, Expectation, Floor, Judge, PolicyChain, Question, Report, Spread, Subject,
 };
@@ -61,23 +61,28 @@ fn chain(store: &Store, floor: Option<Floor>) -> Result<PolicyChain, Refusal> {
         let found = "none: custody init pins one";
         Refusal::new(Code::PolicyUntrusted, "the store", "a pinned policy", found)
     })?;
-    let envelopes = store.list(Filter { kind: Some(Kind::Policy), ..Filter::default() })?;
-    PolicyChain::establish(pin, &envelopes, floor)
+    let all = store.closure(&[])?.into_iter();
+    let policies = all.filter(|(kind, _)| *kind == Kind::Policy).map(|(_, envelope)| envelope);
+    PolicyChain::establish(pin, &policies.collect::<Vec<_>>(), floor)
 }
 
 /// Everything in the store that a verdict on these statements can depend on: what they rest on, what
 /// people said about it, and what gates and decision steps vouch for.
 pub fn gather(store: &Store, roots: &[StatementId]) -> Result<Evidence, Refusal> {
+    Ok(gathered(store, roots)?.into_iter().map(|(_, envelope)| envelope).collect())
+}
+
+fn gathered(store: &Store, roots: &[StatementId]) -> Result<Vec<(Kind, Envelope)>, Refusal> {
     let mut wanted: BTreeSet<StatementId> = roots.iter().copied().collect();
     loop {
         let roots: Vec<StatementId> = wanted.iter().copied().collect();
-        let envelopes = store.closure(&roots)?;
+        let found = store.closure(&roots)?;
         let before = wanted.len();
-        for envelope in &envelopes {
-            wanted.extend(vouching(store, envelope)?);
+        for (kind, envelope) in &found {
+            wanted.extend(vouching(store, *kind, envelope)?);
         }
         if wanted.len() == before {
-            return Ok(envelopes.into_iter().collect());
+            return Ok(found);
         }
     }
 }
@@ -85,14 +90,14 @@ pub fn gather(store: &Store, roots: &[StatementId]) -> Result<Evidence, Refusal>
 /// The same for whoever verifies elsewhere: without intents, which tell a gate what was begun and
 /// nobody what a file is.
 pub fn portable(store: &Store, roots: &[StatementId]) -> Result<Vec<Envelope>, Refusal> {
-    let evidence = gather(store, roots)?;
-    Ok(evidence.iter().filter(|envelope| Kind::of(envelope) != Kind::Intent).cloned().collect())
+    let found = gathered(store, roots)?.into_iter();
+    Ok(found.filter(|(kind, _)| *kind != Kind::Intent).map(|(_, envelope)| envelope).collect())
 }
 
 /// Statements that point at this one and may be needed to accept it: the decision step's manifest
 /// behind a task, the results of the tasks that a task takes inputs from, a gate's summary.
-fn vouching(store: &Store, envelope: &Envelope) -> Result<Vec<StatementId>, Refusal> {
-    match Kind::of(envelope) {
+fn vouching(store: &Store, kind: Kind, envelope: &Envelope) -> Result<Vec<StatementId>, Refusal> {
+    match kind {
         Kind::Task => store.manifests_of(&Sha256::of(envelope.unverified_payload())),
         Kind::Manifest => {
             let links = store.links_to(&envelope.id().0, Some(Relation::SummaryInput))?;

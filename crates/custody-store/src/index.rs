@@ -101,6 +101,23 @@ impl Kind {
         describe(envelope).0
     }
 
+    const ALL: [Self; 10] = [
+        Self::Other,
+        Self::Policy,
+        Self::Request,
+        Self::Signoff,
+        Self::Authorization,
+        Self::Task,
+        Self::Manifest,
+        Self::Summary,
+        Self::Intent,
+        Self::Resolution,
+    ];
+
+    pub(crate) fn from_number(number: i64) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.number() == number)
+    }
+
     pub(crate) const fn number(self) -> i64 {
         self as i64
     }

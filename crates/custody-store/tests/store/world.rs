@@ -10,6 +10,7 @@ use custody_core::statement::{
     Revision, Signoff, Source, Stage, Statement, Summary, Task, UsedInput, VerificationResult,
 };
 use custody_core::time::Time;
+use custody_store::{Kind, Store};
 
 /// What a key claims to have signed.
 pub(crate) fn signature(seed: u8, envelope: &Envelope) -> Signature {
@@ -337,6 +338,13 @@ impl Release {
         };
         signed(24, summary)
     }
+}
+
+/// What some statements rest on; that each is of the kind that it says itself.
+pub(crate) fn closure(store: &Store, roots: &[StatementId]) -> Vec<Envelope> {
+    let found = store.closure(roots).unwrap();
+    found.iter().for_each(|(kind, envelope)| assert_eq!(*kind, Kind::of(envelope)));
+    found.into_iter().map(|(_, envelope)| envelope).collect()
 }
 
 /// The ids of envelopes, sorted.
