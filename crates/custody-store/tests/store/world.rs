@@ -343,7 +343,9 @@ impl Release {
 /// What some statements rest on; that each is of the kind that it says itself.
 pub(crate) fn closure(store: &Store, roots: &[StatementId]) -> Vec<Envelope> {
     let found = store.closure(roots).unwrap();
-    found.iter().for_each(|(kind, envelope)| assert_eq!(*kind, Kind::of(envelope)));
+    for (kind, envelope) in &found {
+        assert_eq!(*kind, Kind::of(envelope));
+    }
     found.into_iter().map(|(_, envelope)| envelope).collect()
 }
 
