@@ -3,7 +3,7 @@
 use custody_core::digest::Sha256;
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
-use custody_machine::{Azure, Certificate, Context, Platform, Proof, nonce, verify};
+use custody_machine::{Azure, Context, Platform, Proof, nonce, verify};
 use custody_platforms::azure::{attested, content, signer};
 use custody_platforms::{Certified, Cms, Signer, attestation};
 
@@ -19,7 +19,7 @@ fn context() -> Context {
 
 fn platform(authority: &Signer) -> Platform {
     Platform::Azure(Azure {
-        authorities: vec![Certificate::from_pem(&authority.certificate_pem()).unwrap()],
+        authorities: vec![authority.certificate_pem().parse().unwrap()],
         names: vec!["metadata.azure.com".to_owned()],
     })
 }

@@ -4,7 +4,7 @@ use custody_core::digest::Sha256;
 use custody_core::statement::Attestation;
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
-use custody_machine::{Certificate, Context, Ec2, Platform, Proof, RegionalCertificate, verify};
+use custody_machine::{Context, Ec2, Platform, Proof, RegionalCertificate, verify};
 use custody_platforms::ec2::{document, rsa2048, signature};
 use custody_platforms::{Certified, Cms, Signer, attestation};
 
@@ -19,7 +19,7 @@ fn context() -> Context {
 fn pinned(certificates: &[(&str, &Signer)]) -> Platform {
     let certificate = |(region, signer): &(&str, &Signer)| RegionalCertificate {
         regions: [(*region).to_owned()].into(),
-        certificate: Certificate::from_pem(&signer.certificate_pem()).unwrap(),
+        certificate: signer.certificate_pem().parse().unwrap(),
     };
     Platform::Ec2(Ec2 { certificates: certificates.iter().map(certificate).collect() })
 }
