@@ -4,8 +4,10 @@ use custody_core::digest::Sha256;
 use custody_core::statement::Attestation;
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
-use custody_machine::{Context, Ec2, Platform, Proof, RegionalCertificate, verify};
-use custody_platforms::ec2::{document, rsa2048, signature};
+use custody_machine::{
+    Certificate, CertifiedKey, Context, Ec2, Platform, Proof, RegionalCertificate, verify,
+};
+use custody_platforms::ec2::{LEGACY, document, rsa2048, signature};
 use custody_platforms::{Certified, Cms, Signer, attestation};
 
 fn at() -> Time {
@@ -254,4 +256,23 @@ fn documents_that_say_nothing_or_too_much_are_refused() {
     let more = attestation("ec2", &[("document", b"{}"), ("pkcs7", b"")]);
     let refusal = verify(&more, &platform, &context()).unwrap_err();
     assert_eq!((refusal.code, refusal.at.as_str()), (Code::WorkerIdentityUnverified, "ec2.pkcs7"));
+}
+
+/// RSA with 1024 bits, which Amazon's `signature` has in most regions, counts for nothing else.
+#[test]
+fn a_short_key_signs_only_plainly() {
+    let world = world();
+    let (certificate, signature) = LEGACY;
+    let certificate: Certificate = certificate.parse().unwrap();
+    assert!(matches!(certificate.key(), CertifiedKey::Legacy(_)));
+    let regions = ["eu-central-1".to_owned()].into();
+    let platform =
+        Platform::Ec2(Ec2 { certificates: vec![RegionalCertificate { regions, certificate }] });
+    let verified = |part, bytes: &[u8]| verify(&world.with(part, bytes), &platform, &context());
+    assert!(verified("signature", signature.as_bytes()).is_ok());
+    let last = signature.replace("kE=", "kA=");
+    for (part, bytes) in [("signature", &last), ("rsa2048", &signature.to_owned())] {
+        let refusal = verified(part, bytes.as_bytes()).unwrap_err();
+        assert_eq!(refusal.code, Code::WorkerIdentityUnverified);
+    }
 }
