@@ -1,4 +1,5 @@
 //! EC2's identity documents: what Amazon's certificates prove, and what nobody's does.
+#![expect(clippy::unwrap_used, reason = "a test may fail loudly")]
 
 use custody_core::digest::Sha256;
 use custody_core::statement::Attestation;

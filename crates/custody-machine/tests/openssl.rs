@@ -1,4 +1,5 @@
 //! OpenSSL as the other side: it reads the messages of our test authorities, and its own are read here.
+#![expect(clippy::unwrap_used, reason = "a test may fail loudly")]
 
 use std::io::Write as _;
 use std::path::PathBuf;

@@ -1,4 +1,5 @@
 //! OIDC tokens of every kind of platform that signs them.
+#![expect(clippy::unwrap_used, reason = "a test may fail loudly")]
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
