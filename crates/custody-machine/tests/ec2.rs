@@ -158,12 +158,12 @@ fn only_the_certificate_of_the_region_counts() {
         vec![world.frankfurt.certificate(), forger.certificate()],
         vec![world.frankfurt.certificate()],
     ] {
-        let forged = Cms { certificates, ..Cms::new(world.document.as_bytes(), &forger) };
-        let refusal = world.refused("rsa2048", &forged.bytes());
+        let message = Cms { certificates, ..Cms::new(world.document.as_bytes(), &forger) };
+        let refusal = world.refused("rsa2048", &message.bytes());
         assert_eq!(refusal.expected, "a signature by a certificate that the policy pins");
     }
-    let forged = signature(&world.document, &forger);
-    world.refused("signature", forged.as_bytes());
+    let plain = signature(&world.document, &forger);
+    world.refused("signature", plain.as_bytes());
 
     // Ireland's certificate is genuine, and not Frankfurt's
     let elsewhere = rsa2048(&world.document, &world.ireland);
@@ -231,12 +231,12 @@ fn certificates_hold_for_a_time() {
 fn documents_that_say_nothing_or_too_much_are_refused() {
     let signer = Signer::authority("Amazon");
     let platform = pinned(&[("eu-central-1", &signer)]);
-    let signed = |text: &str| {
+    let verdict = |text: &str| {
         let message = rsa2048(text, &signer);
         let attestation = attestation("ec2", &[("document", &text), ("rsa2048", &message)]);
         verify(&attestation, &platform, &context())
     };
-    assert!(signed(r#"{"instanceId":"i-1","region":"eu-central-1","imageId":null}"#).is_ok());
+    assert!(verdict(r#"{"instanceId":"i-1","region":"eu-central-1","imageId":null}"#).is_ok());
     for text in [
         "",
         "{}",
@@ -250,7 +250,7 @@ fn documents_that_say_nothing_or_too_much_are_refused() {
         r#"{"instanceId":"i-1\u202e","region":"eu-central-1"}"#,
         r#"{"instanceId":"i-1","region":"eu-central-1"} x"#,
     ] {
-        let refusal = signed(text).unwrap_err();
+        let refusal = verdict(text).unwrap_err();
         assert_eq!(refusal.code, Code::WorkerIdentityUnverified, "{text}: {refusal}");
         assert!(refusal.at.starts_with("ec2.document"), "{refusal}");
     }
