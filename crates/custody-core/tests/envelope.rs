@@ -84,6 +84,35 @@ fn a_key_that_is_added_is_known_and_counted_once() {
     assert_eq!(signed.signers(), [Signer { key: public(1).id(), form: Form::Plain }]);
 }
 
+/// Why a signer does not count is told if nobody counts; else, that too few do.
+#[test]
+fn a_signer_who_may_not_says_why() {
+    let judged = |seeds: &[u8], count: u32| {
+        let entitled = |signer: &Signer| {
+            if signer.key == public(1).id() {
+                return Err(Refusal::new(Code::PolicyKeyRevoked, "", "", ""));
+            }
+            Ok(signer.key.to_string())
+        };
+        let signed = open(&envelope(seeds), &[1, 2]).unwrap();
+        let verified = signed.by_ref().verify(NonZeroU32::new(count).unwrap(), entitled);
+        verified.map(|verified| verified.principals().len()).map_err(|refusal| refusal.code)
+    };
+    assert_eq!(judged(&[2], 1), Ok(1));
+    assert_eq!(judged(&[1, 2], 1), Ok(1));
+    assert_eq!(judged(&[1], 1), Err(Code::PolicyKeyRevoked));
+    assert_eq!(judged(&[1, 2], 2), Err(Code::EnvThresholdNotMet));
+}
+
+#[test]
+fn a_part_of_the_content_is_signed_as_the_whole() {
+    let signed = open(&envelope(&[1]), &[1]).unwrap();
+    assert!(signed.narrow(|_| None::<&str>).is_none());
+    let part = signed.narrow(|text| Some(text.0.as_str())).unwrap();
+    assert_eq!((*part.unverified(), part.id()), (TEXT, signed.id()));
+    assert_eq!(part.signers(), signed.signers());
+}
+
 /// A broken signature of a known key says more than one of a stranger, wherever it stands.
 #[test]
 fn the_worst_fault_is_told() {
