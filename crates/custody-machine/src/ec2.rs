@@ -54,34 +54,60 @@ impl Ec2 {
     ) -> Result<Proven, Refusal> {
         only(attestation, &["document", "rsa2048", "signature"])?;
         let document = required(attestation, "document")?;
-        let mut regions: Option<BTreeSet<&str>> = None;
-        if let Some(part) = attestation.part("rsa2048") {
-            let cms = Cms::read(&binary(part, "rsa2048")?, Some(document));
-            let cms = cms.map_err(|found| unverified("rsa2048", "signed data (CMS)", found))?;
-            if cms.content != document {
-                let found = format!("{} other bytes", cms.content.len());
-                return Err(unverified("rsa2048", "a signature of the document", found));
+        let message = attestation.part("rsa2048");
+        let plain = attestation.part("signature");
+        let tried = [
+            message.map(|part| self.of_message(part, document, context.at)),
+            plain.map(|part| self.of_signature(part, document, context.at)),
+        ];
+        let (mut regions, mut refusal) = (BTreeSet::new(), None);
+        for signers in tried.into_iter().flatten() {
+            match signers {
+                Ok(found) => regions.extend(found),
+                Err(found) => refusal = refusal.or(Some(found)),
             }
-            let fits = |key: &CertifiedKey| matches!(key, CertifiedKey::Strong(key) if cms.is_signed_by(key));
-            regions = Some(self.regions("rsa2048", context.at, fits)?);
         }
-        if let Some(part) = attestation.part("signature") {
-            let signature = base64_text(part, "signature")?;
-            let fits = |key: &CertifiedKey| match key {
-                CertifiedKey::Strong(key) => {
-                    signature_fits(key, Scheme::RsaPkcs1Sha256, document, &signature)
-                }
-                CertifiedKey::Legacy(key) => legacy_signature_fits(key, document, &signature),
-            };
-            let found = self.regions("signature", context.at, fits)?;
-            regions = Some(match regions {
-                None => found,
-                Some(known) => known.intersection(&found).copied().collect(),
-            });
+        if regions.is_empty() {
+            return Err(refusal.unwrap_or_else(|| {
+                unverified("document", "the part rsa2048 or signature", "neither")
+            }));
         }
-        let regions = regions
-            .ok_or_else(|| unverified("document", "the part rsa2048 or signature", "neither"))?;
         facts(document, &regions, context)
+    }
+
+    /// The regions whose certificate made the message, which must be of the document.
+    fn of_message(
+        &self,
+        part: &[u8],
+        document: &[u8],
+        at: Time,
+    ) -> Result<BTreeSet<&str>, Refusal> {
+        let cms = Cms::read(&binary(part, "rsa2048")?, Some(document));
+        let cms = cms.map_err(|found| unverified("rsa2048", "signed data (CMS)", found))?;
+        if cms.content != document {
+            let found = format!("{} other bytes", cms.content.len());
+            return Err(unverified("rsa2048", "a signature of the document", found));
+        }
+        let fits =
+            |key: &CertifiedKey| matches!(key, CertifiedKey::Strong(key) if cms.is_signed_by(key));
+        self.regions("rsa2048", at, fits)
+    }
+
+    /// The regions whose certificate made the plain signature.
+    fn of_signature(
+        &self,
+        part: &[u8],
+        document: &[u8],
+        at: Time,
+    ) -> Result<BTreeSet<&str>, Refusal> {
+        let signature = base64_text(part, "signature")?;
+        let fits = |key: &CertifiedKey| match key {
+            CertifiedKey::Strong(key) => {
+                signature_fits(key, Scheme::RsaPkcs1Sha256, document, &signature)
+            }
+            CertifiedKey::Legacy(key) => legacy_signature_fits(key, document, &signature),
+        };
+        self.regions("signature", at, fits)
     }
 
     /// The regions whose certificate made the signature and holds.

@@ -120,6 +120,32 @@ fn a_document_that_nobody_signed_is_refused() {
         let refusal = world.refused("rsa2048", &cms.bytes());
         assert_eq!((refusal.at.as_str(), refusal.found.as_str()), ("ec2.rsa2048", found));
     }
+    // other algorithms, which would have to be understood another way
+    let plain = Cms { attributes: false, ..world.cms() }.bytes();
+    let sha256 = [0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01];
+    let rsa = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0, 0x04];
+    for (oid, last, other, found) in [
+        (&sha256[..], 8, 3, "another hash than SHA-256"),
+        (&rsa[..], 8, 10, "another signature than RSA"),
+    ] {
+        let at = plain.windows(oid.len()).rposition(|window| window == oid).unwrap();
+        let mut changed = plain.clone();
+        changed[at + last] = other;
+        assert_eq!(world.refused("rsa2048", &changed).found, found);
+    }
+    // attributes that do not say what the content is, or say it twice
+    let with_attributes = world.cms().bytes();
+    for (name, other, found) in [
+        (3, 5, "attributes without type and digest of the content"),
+        (4, 5, "attributes without type and digest of the content"),
+        (4, 3, "an attribute that is there twice"),
+    ] {
+        let attribute = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, name];
+        let at = with_attributes.windows(9).position(|window| window == attribute).unwrap();
+        let mut changed = with_attributes.clone();
+        changed[at + 8] = other;
+        assert_eq!(world.refused("rsa2048", &changed).found, found);
+    }
     // the attributes of one message around the content of another
     let other = document_of_another();
     let honest = Cms::new(other.as_bytes(), &world.frankfurt);
@@ -170,20 +196,26 @@ fn only_the_certificate_of_the_region_counts() {
     let refusal = world.refused("rsa2048", elsewhere.as_bytes());
     assert_eq!(refusal.expected, "the certificate of eu-central-1");
     assert_eq!(refusal.found, "the certificate of eu-west-1");
-    // beside a genuine signature of the same bytes a foreign one does not help
-    let with_signature_by = |signer: &Signer| {
+    // Amazon has a certificate for each of both: one that the policy pins is enough, and one that it does
+    // not pin adds nothing
+    let with_both = |message: &Signer, plain: &Signer| {
         let parts = attestation(
             "ec2",
             &[
                 ("document", &world.document),
-                ("rsa2048", &rsa2048(&world.document, &world.frankfurt)),
-                ("signature", &signature(&world.document, signer)),
+                ("rsa2048", &rsa2048(&world.document, message)),
+                ("signature", &signature(&world.document, plain)),
             ],
         );
-        verify(&parts, &world.platform, &context())
+        verify(&parts, &world.platform, &context()).map_err(|refusal| refusal.code)
     };
-    assert!(with_signature_by(&world.ireland).is_err());
-    assert!(with_signature_by(&world.frankfurt).is_ok());
+    assert!(with_both(&world.frankfurt, &forger).is_ok());
+    assert!(with_both(&forger, &world.frankfurt).is_ok());
+    for (message, plain) in
+        [(&forger, &forger), (&world.ireland, &forger), (&world.ireland, &world.ireland)]
+    {
+        assert_eq!(with_both(message, plain), Err(Code::WorkerIdentityUnverified));
+    }
 
     let genuine = rsa2048(&world.document, &world.frankfurt);
     assert!(world.proof("rsa2048", genuine.as_bytes()).is_ok());
