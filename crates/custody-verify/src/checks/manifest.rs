@@ -39,6 +39,7 @@ pub(crate) fn check<'c>(case: &'c Case<'_>, memo: &mut Memo<'c>, id: StatementId
     node.title = format!("manifest of step {}", manifest.step);
     node.rests_on.push(manifest.task);
     node.rests_on.extend(&manifest.upstream);
+    node.rests_on.extend(manifest.enrolment);
     describe(&mut node, manifest);
     let task = case.statement(manifest.task, "task", Statement::as_task);
     let authorization = task.as_ref().ok().map(|task| task.unverified().authorization);
@@ -97,13 +98,18 @@ fn checks(
 ) {
     let (policy, step) = (context.authority.policy, context.step);
     let perform = |signer: &_| {
-        let finished = context.manifest.finished;
-        let machine = case.entitled(policy, signer, &step.perform, finished, "the manifest")?;
+        let machine = case.performer(policy, signer, &step.perform, context.manifest)?;
         named("builder.id", worker_uri(&machine), &context.manifest.builder).map(|()| machine)
     };
     let verified = signed.clone().verify(NonZeroU32::MIN, perform);
     if let Ok(verified) = &verified {
         node.fact("performed by", verified.principals().join(", "));
+    }
+    if let Some((enrolment, facts)) = case.enrolled_facts(policy, context.manifest) {
+        let until = format!("{} to {}", enrolment.from, enrolment.until);
+        node.fact("certificate", until);
+        let proved = facts.iter().map(|(name, value)| format!("{name} {}", shown(value)));
+        node.fact("enrolled with", proved.collect::<Vec<_>>().join(", "));
     }
     node.check(Rule::ManifestSignature, verified.map(|_| ()));
     node.check(Rule::ManifestTask, as_asked(context));
@@ -545,10 +551,9 @@ pub(crate) fn is_entitled(
     authority: &Authority<'_>,
 ) -> bool {
     case.statement(id, "manifest", Statement::as_manifest).is_ok_and(|signed| {
-        let finished = signed.unverified().finished;
-        let perform = |signer: &_| {
-            case.entitled(authority.policy, signer, &step.perform, finished, "the manifest")
-        };
+        let manifest = *signed.unverified();
+        let perform =
+            |signer: &_| case.performer(authority.policy, signer, &step.perform, manifest);
         signed.verify(NonZeroU32::MIN, perform).is_ok()
     })
 }

@@ -143,6 +143,7 @@ fn names(statement: &Statement, name: &Label) -> bool {
         }
         Statement::Resolution(resolution) => resolution.person == *name,
         Statement::Manifest(manifest) => manifest.builder.rsplit('/').next() == Some(name.as_str()),
+        Statement::Enrolment(enrolment) => enrolment.machine == *name,
         Statement::Request(_)
         | Statement::Task(_)
         | Statement::Summary(_)
@@ -199,5 +200,6 @@ pub(super) fn claimed(statement: &Statement) -> Time {
         Statement::Summary(summary) => summary.verified,
         Statement::Intent(intent) => intent.created,
         Statement::Resolution(resolution) => resolution.created,
+        Statement::Enrolment(enrolment) => enrolment.from,
     }
 }

@@ -21,6 +21,8 @@ pub(super) struct PolicyTable {
     pub(super) clock_skew: Text,
     #[serde(default)]
     pub(super) origins: Vec<Text>,
+    #[serde(default)]
+    pub(super) revoked_enrolments: Vec<Text>,
     pub(super) root: RootTable,
     pub(super) people: Table<PrincipalTable>,
     pub(super) machines: Table<PrincipalTable>,
@@ -38,7 +40,17 @@ pub(super) struct RootTable {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct PrincipalTable {
-    pub(super) keys: Spanned<Vec<KeyTable>>,
+    pub(super) keys: Option<Spanned<Vec<KeyTable>>>,
+    pub(super) enrolled_by: Option<Spanned<Vec<Text>>>,
+    pub(super) enrol: Option<Spanned<Vec<DemandTable>>>,
+    pub(super) max_certificate: Option<Text>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct DemandTable {
+    pub(super) fact: Text,
+    pub(super) is: Spanned<Vec<Text>>,
 }
 
 #[derive(Deserialize)]
