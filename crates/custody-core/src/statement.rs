@@ -20,7 +20,7 @@ mod task;
 
 pub use attestation::{Attestation, binding};
 pub use authorization::{Approver, Authorization};
-pub use enrolment::{Enrolment, possession};
+pub use enrolment::{Enrolment, EnrolmentRequest, possession};
 pub use image::{Image, UsedImage};
 pub use intent::{Intent, Stage};
 pub use manifest::{BUILD_TYPE, InputOrigin, Manifest, UsedInput, worker_uri};

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use custody_core::digest::Sha256;
-use custody_core::envelope::{Envelope, Keyring, Payload as _, Signed, StatementId};
+use custody_core::envelope::{Envelope, Keyring, Signed, StatementId};
 use custody_core::key::KeyId;
 use custody_core::statement::Statement;
 use custody_core::time::Time;

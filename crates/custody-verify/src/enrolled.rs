@@ -12,7 +12,7 @@ use custody_core::key::KeyId;
 use custody_core::statement::{Enrolment, Label, Manifest, Statement, binding};
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
-use custody_machine::{Context, Facts, Platform};
+use custody_machine::{Context, Facts};
 
 use crate::docket::{Case, Spread};
 use crate::policy::{Enrol, Policy, listed};
@@ -64,8 +64,7 @@ impl Enrolled {
                 wanted.extend(certificates.iter().map(|found| (place, policy, *found)));
             }
         }
-        let proofs =
-            spread.map(&wanted, |(_, policy, (_, enrolment))| proved(enrolment, &policy.platforms));
+        let proofs = spread.map(&wanted, |(_, policy, (_, enrolment))| proved(enrolment, policy));
         let keys = wanted.iter().map(|(place, _, (id, _))| (*id, *place));
         Self { by_key, proofs: keys.zip(proofs).collect() }
     }
@@ -96,31 +95,44 @@ pub fn keyring<'s>(
     keyring
 }
 
-/// The place of the first policy of the chain that knows the same platforms.
+/// The place of the first policy of the chain by which the same is proved.
 fn with_platforms_of(policies: &PolicyChain, policy: &Policy) -> Option<usize> {
-    policies.iter().position(|(_, other)| other.platforms == policy.platforms)
+    policies.iter().position(|(_, other)| {
+        other.platforms == policy.platforms && other.clock_skew == policy.clock_skew
+    })
 }
 
-/// What a request for a certificate proves: all that its attestations say, bound to challenge and key.
-pub fn proved(
-    enrolment: &Enrolment,
-    platforms: &BTreeMap<Label, Platform>,
-) -> Result<Facts, Refusal> {
+/// What the attestations of a certificate prove under a policy, bound to challenge and key where the
+/// platform does that.
+pub fn proved(enrolment: &Enrolment, policy: &Policy) -> Result<Facts, Refusal> {
     let binding = binding(&enrolment.challenge, &enrolment.key.id());
-    let context = Context { binding, at: enrolment.from };
+    let context = Context { binding, at: enrolment.from, skew: policy.clock_skew };
     let mut facts = Facts::new();
     for attestation in &enrolment.attestations {
         let at = format!("attestation of platform {}", attestation.platform);
-        let platform = platforms.get(&attestation.platform).ok_or_else(|| {
+        let platform = policy.platforms.get(&attestation.platform).ok_or_else(|| {
             let expected =
-                format!("a platform that the policy knows: {}", listed(platforms.keys()));
+                format!("a platform that the policy knows: {}", listed(policy.platforms.keys()));
             let found = attestation.platform.to_string();
             Refusal::new(Code::WorkerIdentityUnverified, at.clone(), expected, found)
         })?;
-        let found = custody_machine::verify(attestation, platform, &context);
-        facts.extend(found.map_err(|refusal| refusal.within(&at))?);
+        let proof = custody_machine::verify(attestation, platform, &context);
+        facts.extend(proof.map_err(|refusal| refusal.within(&at))?.facts);
     }
     Ok(facts)
+}
+
+/// Facts that tell one machine from all others, as a platform signed them that takes no challenge into
+/// its word. Whoever got hold of that word can send it again with a key of their own, so whoever
+/// enrols lets only one key have it at a time.
+pub fn replayable<'e>(enrolment: &'e Enrolment, policy: &Policy) -> BTreeSet<(&'e str, &'e str)> {
+    let binds = |name: &str| {
+        policy.platforms.iter().any(|(label, platform)| {
+            platform.binds()
+                && name.strip_prefix(label.as_str()).is_some_and(|rest| rest.starts_with('.'))
+        })
+    };
+    identity(enrolment).into_iter().filter(|(name, _)| !binds(name)).collect()
 }
 
 fn identity(enrolment: &Enrolment) -> BTreeSet<(&str, &str)> {

@@ -309,7 +309,7 @@ fn resolve(args: &ResolveArgs, ui: &Ui) -> Result<(), Error> {
         (Some(manifest), _) => Resolve::Supersede(manifest),
         (None, Some(intent)) => Resolve::Resume(intent),
         (None, None) => {
-            let keyring = custody_run::gate::keyring(&store, &policies)?;
+            let keyring = gate::keyring(&store, &policies)?;
             Resolve::Resume(in_doubt(&store, &keyring, args.task)?)
         }
     };
