@@ -4,6 +4,7 @@ use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::str::FromStr;
 
 use custody_core::crypto::{Scheme, signature_fits};
 use custody_core::encoding::base64_decode;
@@ -72,18 +73,6 @@ const ELEMENTS: usize = 64;
 const INTERMEDIATES: usize = 2;
 
 impl Certificate {
-    /// One certificate in PEM.
-    pub fn from_pem(text: &str) -> Result<Self, Refusal> {
-        let fault = |found: &str| {
-            Refusal::new(Code::PolicyInvalid, "", "one certificate in PEM", found.to_owned())
-        };
-        let body = text.trim().strip_prefix("-----BEGIN CERTIFICATE-----");
-        let body = body.and_then(|body| body.strip_suffix("-----END CERTIFICATE-----"));
-        let body = body.ok_or_else(|| fault("other text"))?;
-        let base64: String = body.split_ascii_whitespace().collect();
-        Self::from_der(&base64_decode(&base64)?)
-    }
-
     /// A certificate from its DER.
     pub fn from_der(der: &[u8]) -> Result<Self, Refusal> {
         let fault = |found: &str| {
@@ -189,6 +178,21 @@ impl Certificate {
             && self.extensions.authority.is_some_and(|most| below <= most)
             && self.extensions.usage.is_none_or(|usage| usage & CERTIFICATE_SIGN != 0)
             && self.strong_key().zip(scheme).is_some_and(signed)
+    }
+}
+
+impl FromStr for Certificate {
+    type Err = Refusal;
+
+    /// One certificate in PEM.
+    fn from_str(text: &str) -> Result<Self, Refusal> {
+        let body = text.trim().strip_prefix("-----BEGIN CERTIFICATE-----");
+        let body = body.and_then(|body| body.strip_suffix("-----END CERTIFICATE-----"));
+        let body = body.ok_or_else(|| {
+            Refusal::new(Code::PolicyInvalid, "", "one certificate in PEM", "other text")
+        })?;
+        let base64: String = body.split_ascii_whitespace().collect();
+        Self::from_der(&base64_decode(&base64)?)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod enrol;
 mod hints;
+mod platforms;
 mod tables;
 
 pub(super) use hints::review;
@@ -87,7 +88,11 @@ fn table(text: &str) -> Result<PolicyTable, Fault> {
 }
 
 fn parsed<T: FromStr<Err = Refusal>>(text: &Text) -> Result<T, Fault> {
-    text.get_ref().parse().map_err(|refusal: Refusal| Fault {
+    text.get_ref().parse().map_err(|refusal| refused(text, &refusal))
+}
+
+fn refused(text: &Text, refusal: &Refusal) -> Fault {
+    Fault {
         code: if refusal.code == Code::PolicyKeyWeak {
             Code::PolicyKeyWeak
         } else {
@@ -96,7 +101,7 @@ fn parsed<T: FromStr<Err = Refusal>>(text: &Text) -> Result<T, Fault> {
         span: text.span(),
         message: refusal.found.clone(),
         remedy: format!("write {}", refusal.expected),
-    })
+    }
 }
 
 fn optional<T: FromStr<Err = Refusal>>(text: Option<&Text>) -> Result<Option<T>, Fault> {
@@ -215,6 +220,7 @@ impl Reader {
             }
         }
         self.sound_so_far()?;
+        let platforms = self.platforms(&table.platforms);
         self.enrolments(table);
         for (name, role) in &table.roles {
             let members = self.role(role).and_then(|members| Ok((parsed(name)?, members)));
@@ -254,7 +260,7 @@ impl Reader {
                 root: root?,
                 origins: origins?,
                 principals: self.principals,
-                platforms: BTreeMap::new(),
+                platforms,
                 revoked_enrolments: revoked_enrolments?,
                 roles: self.roles,
                 products,
