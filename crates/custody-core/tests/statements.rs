@@ -290,7 +290,7 @@ fn manifest() -> impl Strategy<Value = Statement> {
     );
     let tail = (
         prop::option::of(source()),
-        prop::collection::vec(id(), 0..3),
+        (prop::collection::vec(id(), 0..3), prop::collection::vec(id(), 0..3)),
         prop::collection::vec(input, 0..3),
         (text(), text(), time(), time()),
         prop::option::of(artifact()),
@@ -300,7 +300,7 @@ fn manifest() -> impl Strategy<Value = Statement> {
         |(
             (artifacts, task, step, command, destination, creator, environment),
             (attestations, enrolment, image),
-            (source, upstream, inputs, run, log),
+            (source, (upstream, agreeing), inputs, run, log),
         )| {
             let (builder, invocation, started, finished) = run;
             Statement::Manifest(Manifest {
@@ -316,6 +316,7 @@ fn manifest() -> impl Strategy<Value = Statement> {
                 image,
                 source,
                 upstream,
+                agreeing,
                 inputs,
                 builder,
                 invocation,

@@ -247,7 +247,7 @@ fn links(statement: &Statement) -> BTreeSet<(Relation, Sha256)> {
                 InputOrigin::External(_) | InputOrigin::Download(_) => None,
             });
             links.extend(manifest.enrolment.map(|id| (Relation::ManifestEnrolment, id.0)));
-            let upstream = manifest.upstream.iter().copied().chain(named);
+            let upstream = manifest.named().chain(named);
             links.extend(upstream.map(|id| (Relation::ManifestManifest, id.0)));
             links.extend(
                 manifest.artifacts.iter().map(|made| (Relation::Product, made.digests.sha256)),

@@ -15,12 +15,10 @@ use custody_core::{Code, Refusal};
 use custody_machine::{Context, Facts};
 
 use crate::docket::{Case, Spread};
+use crate::judge::shown;
+use crate::policy::demand::{Demand, code_of, either, names_a_machine};
 use crate::policy::{Enrol, Policy, listed};
 use crate::trust::PolicyChain;
-
-/// Facts that tell one machine from all others. A key is of one machine, so all its certificates agree
-/// on them.
-const OF_ONE_MACHINE: [&str; 4] = ["instance-id", "vm-id", "pod-uid", "key"];
 
 /// The certificates among the evidence that a known key signed.
 #[derive(Debug, Default)]
@@ -135,10 +133,9 @@ pub fn replayable<'e>(enrolment: &'e Enrolment, policy: &Policy) -> BTreeSet<(&'
     identity(enrolment).into_iter().filter(|(name, _)| !binds(name)).collect()
 }
 
+/// A key is of one machine, so all its certificates agree on these facts.
 fn identity(enrolment: &Enrolment) -> BTreeSet<(&str, &str)> {
-    let tells =
-        |name: &str| name.rsplit_once('.').is_some_and(|(_, fact)| OF_ONE_MACHINE.contains(&fact));
-    let facts = enrolment.facts.iter().filter(|(name, _)| tells(name));
+    let facts = enrolment.facts.iter().filter(|(name, _)| names_a_machine(name));
     facts.map(|(name, value)| (name.as_str(), value.as_str())).collect()
 }
 
@@ -287,11 +284,11 @@ impl Case<'_> {
             enrolment.facts.iter().find(|(name, said)| facts.get(name) != Some(said))
         {
             let expected = facts.get(name).map_or("nothing, for nothing proves it", String::as_str);
-            let found = crate::judge::shown(said);
-            let at = format!("fact {}", crate::judge::shown(name));
+            let found = shown(said);
+            let at = format!("fact {}", shown(name));
             return refuse(Code::WorkerIdentityMismatch, &at, expected.into(), found);
         }
-        rules.demands.iter().try_for_each(|demand| demand.met_by(facts))?;
+        rules.demands.iter().try_for_each(|demand| met(demand, facts))?;
         Ok(facts)
     }
 
@@ -358,6 +355,16 @@ impl Case<'_> {
                 .then_some(&enrolment.machine)
         })
     }
+}
+
+/// Whether what was proved is what the policy demands.
+fn met(demand: &Demand, facts: &Facts) -> Result<(), Refusal> {
+    let (code, found) = match facts.get(&demand.fact) {
+        Some(value) if demand.is.contains(value) => return Ok(()),
+        Some(value) => (code_of(&demand.fact), shown(value)),
+        None => (Code::WorkerIdentityUnverified, "nothing that proves it".into()),
+    };
+    Err(Refusal::new(code, demand.fact.as_str(), either(&demand.is), found))
 }
 
 fn rules_of<'p>(policy: &'p Policy, enrolment: &Enrolment) -> Option<&'p Enrol> {

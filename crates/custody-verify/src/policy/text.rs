@@ -2,6 +2,7 @@
 
 mod enrol;
 mod hints;
+mod machine;
 mod platforms;
 mod tables;
 
@@ -21,6 +22,7 @@ use custody_core::key::PublicKey;
 use custody_core::limits::POLICY_BYTES;
 use custody_core::statement::Label;
 use custody_core::{Code, Refusal};
+use custody_machine::Platform;
 use toml::Spanned;
 
 use self::tables::{
@@ -204,6 +206,7 @@ struct Reader {
     faults: Vec<Fault>,
     principals: BTreeMap<Label, Principal>,
     owners: BTreeMap<custody_core::key::KeyId, Label>,
+    platforms: BTreeMap<Label, Platform>,
     roles: BTreeMap<Label, BTreeSet<Label>>,
     used_roles: BTreeSet<Label>,
     used_machines: BTreeSet<Label>,
@@ -213,6 +216,7 @@ impl Reader {
     /// All faults, in stages: what rests on something that is at fault is not held against it too.
     fn policy(mut self, table: &PolicyTable) -> Result<Policy, Vec<Fault>> {
         let version = self.keep(version(table));
+        self.platforms = self.platforms(&table.platforms);
         for (principals, is_person) in [(&table.people, true), (&table.machines, false)] {
             for (name, principal) in principals {
                 let made = self.principal(name, principal, is_person);
@@ -220,7 +224,6 @@ impl Reader {
             }
         }
         self.sound_so_far()?;
-        let platforms = self.platforms(&table.platforms);
         self.enrolments(table);
         for (name, role) in &table.roles {
             let members = self.role(role).and_then(|members| Ok((parsed(name)?, members)));
@@ -260,7 +263,7 @@ impl Reader {
                 root: root?,
                 origins: origins?,
                 principals: self.principals,
-                platforms,
+                platforms: self.platforms,
                 revoked_enrolments: revoked_enrolments?,
                 roles: self.roles,
                 products,
@@ -357,12 +360,17 @@ impl Reader {
                     "let `from` be before `until`",
                 ));
             }
+            if let Some(name) = entry.machine.keys().next().filter(|_| is_person) {
+                let remedy = "leave `machine` out: people sign wherever they are";
+                return Err(fault(name.span(), "a person's key that is tied to a machine", remedy));
+            }
             keys.push(Key {
                 key,
                 from,
                 until,
                 revoked: entry.revoked,
                 user_verification: entry.user_verification,
+                machine: self.tie(&entry.machine)?,
             });
         }
         if self.principals.insert(label, Principal { is_person, keys, enrol: None }).is_some() {
@@ -553,9 +561,11 @@ impl Reader {
             let other_release = matches!(entry.release, Release::Other);
             Ok(StepInput { step, other_release, required: entry.required })
         };
+        let perform = self.machines(table.perform.get_ref())?;
+        let (builders, builders_differ) = self.builders(table, &perform)?;
         Ok(Step {
             phase: one(&table.phase, phases, "phase")?,
-            perform: self.machines(table.perform.get_ref())?,
+            perform,
             schedule: self.machines(&table.schedule)?,
             scheduled_by: table
                 .scheduled_by
@@ -572,6 +582,10 @@ impl Reader {
             destinations: table.destinations.iter().map(destination).collect::<Result<_, _>>()?,
             max_age: duration(&table.max_age)?,
             summaries: self.machines(&table.summaries)?,
+            images: self.images(table.images.as_ref(), steps)?,
+            machine: self.demands(&table.machine)?,
+            builders,
+            builders_differ,
         })
     }
 

@@ -7,9 +7,9 @@ use alloc::vec::Vec;
 use custody_core::envelope::StatementId;
 use custody_core::statement::Label;
 
-use super::tables::{DemandTable, PolicyTable, PrincipalTable, Text};
+use super::tables::{DemandTable, PolicyTable, PrincipalTable, ProofTable, Text, WantedStanding};
 use super::{Fault, Reader, duration, each_once, fault, not_empty, parsed, set};
-use crate::policy::{Demand, Enrol};
+use crate::policy::Enrol;
 
 impl Reader {
     /// The rules by which the keys of all machines are enrolled. Needs the machines and the platforms.
@@ -57,21 +57,9 @@ impl Reader {
         }
         Ok(Some(Enrol {
             by: machines,
-            demands: self.demands(demands.get_ref())?,
+            demands: self.demands(&demands.get_ref().iter().map(proved).collect::<Vec<_>>())?,
             max_certificate: duration(longest)?,
         }))
-    }
-
-    fn demands(&self, list: &[DemandTable]) -> Result<Vec<Demand>, Fault> {
-        let demand = |entry: &DemandTable| {
-            not_empty(&entry.is, "value")?;
-            each_once(entry.is.get_ref())?;
-            let is = entry.is.get_ref().iter().map(|text| text.get_ref().clone()).collect();
-            Ok(Demand { fact: entry.fact.get_ref().clone(), is })
-        };
-        let facts: Vec<Text> = list.iter().map(|entry| entry.fact.clone()).collect();
-        each_once(&facts)?;
-        list.iter().map(demand).collect()
     }
 
     /// Whoever enrols others is known by a key of the policy.
@@ -79,6 +67,12 @@ impl Reader {
         let principal = parsed::<Label>(name).ok().and_then(|label| self.principals.get(&label));
         principal.is_some_and(|principal| !principal.keys.is_empty())
     }
+}
+
+/// A certificate says what was proved, and nothing else.
+fn proved(entry: &ProofTable) -> DemandTable {
+    let (fact, is) = (entry.fact.clone(), entry.is.clone());
+    DemandTable { fact, is, standing: WantedStanding::Verified }
 }
 
 /// Where it says something of enrolment.
