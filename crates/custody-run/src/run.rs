@@ -296,6 +296,7 @@ impl Worker<'_> {
             environment,
             attestations: Vec::new(),
             enrolment: self.certificate.map(|(id, _)| id),
+            agreeing: Vec::new(),
             image: None,
             source: task.source.clone(),
             upstream,

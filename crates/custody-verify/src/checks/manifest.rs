@@ -23,7 +23,7 @@ use super::{Authority, Checked};
 use crate::docket::Case;
 use crate::judge::shown;
 use crate::policy::demand::either;
-use crate::policy::{AllowedImage, Step};
+use crate::policy::{AllowedImage, Step, listed};
 use crate::report::{Node, NodeKind, Rule};
 use crate::walk::{Memo, task_missing};
 

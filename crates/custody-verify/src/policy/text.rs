@@ -216,7 +216,6 @@ impl Reader {
     /// All faults, in stages: what rests on something that is at fault is not held against it too.
     fn policy(mut self, table: &PolicyTable) -> Result<Policy, Vec<Fault>> {
         let version = self.keep(version(table));
-        self.platforms = self.platforms(&table.platforms);
         for (principals, is_person) in [(&table.people, true), (&table.machines, false)] {
             for (name, principal) in principals {
                 let made = self.principal(name, principal, is_person);
@@ -224,6 +223,9 @@ impl Reader {
             }
         }
         self.sound_so_far()?;
+        self.platforms = self.platforms(&table.platforms);
+        self.sound_so_far()?;
+        self.ties(table);
         self.enrolments(table);
         for (name, role) in &table.roles {
             let members = self.role(role).and_then(|members| Ok((parsed(name)?, members)));
@@ -370,7 +372,7 @@ impl Reader {
                 until,
                 revoked: entry.revoked,
                 user_verification: entry.user_verification,
-                machine: self.tie(&entry.machine)?,
+                machine: BTreeMap::new(),
             });
         }
         if self.principals.insert(label, Principal { is_person, keys, enrol: None }).is_some() {
