@@ -242,7 +242,7 @@ impl Case<'_> {
         let mut machines = self.enrolled_as(policy, &signer.key);
         if let Some(machine) = machines.next().filter(|_| policy.owner(&signer.key).is_none()) {
             let found = format!("{machine}'s enrolled key {}", signer.key.short());
-            let expected = "a key that the policy lists; enrolled keys sign what they made and do";
+            let expected = "a key that the policy lists; an enrolled one signs intents, and manifests that name its certificate";
             return Err(Refusal::new(Code::PolicyKeyPurpose, purpose, expected, found));
         }
         policy.entitled(signer, allowed, when, purpose)
