@@ -18,7 +18,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("custody-run", &["custody-core", "custody-sign", "custody-store", "custody-verify"]),
     (
         "custody-cli",
-        &["custody-core", "custody-run", "custody-sign", "custody-store", "custody-verify"],
+        &[
+            "custody-core",
+            "custody-platforms",
+            "custody-run",
+            "custody-sign",
+            "custody-store",
+            "custody-verify",
+        ],
     ),
     ("custody-tidy", &["custody-core", "custody-verify"]),
     ("custody-vectors", &["custody-core", "custody-store", "custody-verify", "custody-world"]),

@@ -155,7 +155,8 @@ fn read(stream: &mut TcpStream, limit: usize, end: Instant) -> io::Result<Result
     let mut buffer = Vec::new();
     let head = loop {
         match head(&buffer) {
-            Ok(Some(head)) => break head,
+            Ok(Some(head)) if head.bytes <= HEAD_BYTES => break head,
+            Ok(Some(_)) => return Ok(Err(Fault::TooLarge)),
             Ok(None) if buffer.len() <= HEAD_BYTES => {}
             Ok(None) => return Ok(Err(Fault::TooLarge)),
             Err(fault) => return Ok(Err(fault)),
