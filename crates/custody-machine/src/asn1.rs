@@ -74,7 +74,7 @@ impl<'a> Elements<'a> {
 }
 
 /// The one element that the bytes are.
-pub(crate) fn only<'a>(bytes: &'a [u8], tag: u8) -> Option<Elements<'a>> {
+pub(crate) fn only(bytes: &[u8], tag: u8) -> Option<Elements<'_>> {
     let mut elements = Elements(bytes);
     let inside = elements.enter(tag)?;
     elements.end()?;

@@ -253,7 +253,10 @@ impl Extensions {
             }
             seen.push(name);
             match name {
-                BASIC_CONSTRAINTS => read.authority = authority(value)?,
+                BASIC_CONSTRAINTS => {
+                    let (is_authority, most_below) = constraints(value)?;
+                    read.authority = is_authority.then_some(most_below);
+                }
                 KEY_USAGE => {
                     let mut usage = Elements(value);
                     read.usage = Some(*usage.take(BIT_STRING)?.content.get(1)?);
@@ -281,8 +284,8 @@ impl Extensions {
     }
 }
 
-/// How many authorities may be below, if it is one.
-fn authority(value: &[u8]) -> Option<Option<usize>> {
+/// Whether it is an authority, and how many may be below.
+fn constraints(value: &[u8]) -> Option<(bool, usize)> {
     let mut constraints = asn1::only(value, SEQUENCE)?;
     let is_authority = match constraints.optional(BOOLEAN) {
         None => false,
@@ -295,7 +298,7 @@ fn authority(value: &[u8]) -> Option<Option<usize>> {
         Some(_) => return None,
     };
     constraints.end()?;
-    Some(is_authority.then_some(most))
+    Some((is_authority, most))
 }
 
 fn common_name(mut subject: Elements<'_>) -> Option<String> {

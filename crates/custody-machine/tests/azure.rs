@@ -1,4 +1,5 @@
 //! Azure's attested data.
+#![expect(clippy::unwrap_used, reason = "a test may fail loudly")]
 
 use custody_core::digest::Sha256;
 use custody_core::time::Time;

@@ -1,11 +1,14 @@
 //! EC2's identity documents: what Amazon's certificates prove, and what nobody's does.
+#![expect(clippy::unwrap_used, reason = "a test may fail loudly")]
 
 use custody_core::digest::Sha256;
 use custody_core::statement::Attestation;
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
-use custody_machine::{Context, Ec2, Platform, Proof, RegionalCertificate, verify};
-use custody_platforms::ec2::{document, rsa2048, signature};
+use custody_machine::{
+    Certificate, CertifiedKey, Context, Ec2, Platform, Proof, RegionalCertificate, verify,
+};
+use custody_platforms::ec2::{LEGACY, document, rsa2048, signature};
 use custody_platforms::{Certified, Cms, Signer, attestation};
 
 fn at() -> Time {
@@ -155,12 +158,12 @@ fn only_the_certificate_of_the_region_counts() {
         vec![world.frankfurt.certificate(), forger.certificate()],
         vec![world.frankfurt.certificate()],
     ] {
-        let forged = Cms { certificates, ..Cms::new(world.document.as_bytes(), &forger) };
-        let refusal = world.refused("rsa2048", &forged.bytes());
+        let message = Cms { certificates, ..Cms::new(world.document.as_bytes(), &forger) };
+        let refusal = world.refused("rsa2048", &message.bytes());
         assert_eq!(refusal.expected, "a signature by a certificate that the policy pins");
     }
-    let forged = signature(&world.document, &forger);
-    world.refused("signature", forged.as_bytes());
+    let plain = signature(&world.document, &forger);
+    world.refused("signature", plain.as_bytes());
 
     // Ireland's certificate is genuine, and not Frankfurt's
     let elsewhere = rsa2048(&world.document, &world.ireland);
@@ -228,12 +231,12 @@ fn certificates_hold_for_a_time() {
 fn documents_that_say_nothing_or_too_much_are_refused() {
     let signer = Signer::authority("Amazon");
     let platform = pinned(&[("eu-central-1", &signer)]);
-    let signed = |text: &str| {
+    let verdict = |text: &str| {
         let message = rsa2048(text, &signer);
         let attestation = attestation("ec2", &[("document", &text), ("rsa2048", &message)]);
         verify(&attestation, &platform, &context())
     };
-    assert!(signed(r#"{"instanceId":"i-1","region":"eu-central-1","imageId":null}"#).is_ok());
+    assert!(verdict(r#"{"instanceId":"i-1","region":"eu-central-1","imageId":null}"#).is_ok());
     for text in [
         "",
         "{}",
@@ -247,11 +250,30 @@ fn documents_that_say_nothing_or_too_much_are_refused() {
         r#"{"instanceId":"i-1\u202e","region":"eu-central-1"}"#,
         r#"{"instanceId":"i-1","region":"eu-central-1"} x"#,
     ] {
-        let refusal = signed(text).unwrap_err();
+        let refusal = verdict(text).unwrap_err();
         assert_eq!(refusal.code, Code::WorkerIdentityUnverified, "{text}: {refusal}");
         assert!(refusal.at.starts_with("ec2.document"), "{refusal}");
     }
     let more = attestation("ec2", &[("document", b"{}"), ("pkcs7", b"")]);
     let refusal = verify(&more, &platform, &context()).unwrap_err();
     assert_eq!((refusal.code, refusal.at.as_str()), (Code::WorkerIdentityUnverified, "ec2.pkcs7"));
+}
+
+/// RSA with 1024 bits, which Amazon's `signature` has in most regions, counts for nothing else.
+#[test]
+fn a_short_key_signs_only_plainly() {
+    let world = world();
+    let (certificate, signature) = LEGACY;
+    let certificate: Certificate = certificate.parse().unwrap();
+    assert!(matches!(certificate.key(), CertifiedKey::Legacy(_)));
+    let regions = ["eu-central-1".to_owned()].into();
+    let platform =
+        Platform::Ec2(Ec2 { certificates: vec![RegionalCertificate { regions, certificate }] });
+    let verified = |part, bytes: &[u8]| verify(&world.with(part, bytes), &platform, &context());
+    assert!(verified("signature", signature.as_bytes()).is_ok());
+    let last = signature.replace("kE=", "kA=");
+    for (part, bytes) in [("signature", &last), ("rsa2048", &signature.to_owned())] {
+        let refusal = verified(part, bytes.as_bytes()).unwrap_err();
+        assert_eq!(refusal.code, Code::WorkerIdentityUnverified);
+    }
 }

@@ -11,6 +11,8 @@
     clippy::panic,
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
+    clippy::return_self_not_must_use,
+    clippy::struct_excessive_bools,
     reason = "only tests use it, and a test may fail loudly"
 )]
 
