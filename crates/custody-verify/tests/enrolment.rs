@@ -63,7 +63,7 @@ fn enrolment(key: &str, instance: &str) -> Enrolment {
 }
 
 fn certificate(enrolment: Enrolment, by: &[&str]) -> Envelope {
-    signed(Statement::from(enrolment).to_envelope(), by)
+    signed(Statement::Enrolment(enrolment).to_envelope(), by)
 }
 
 /// The builder's keys are enrolled, and it has one of old that the policy lists.
@@ -284,7 +284,10 @@ fn a_certificate_is_for_one_machine_and_one_key() {
     assert_refused(&theirs.file(), Code::WorkerIdentityMismatch);
     // a listed key does not borrow one either
     let listed = built(envelope.id()).signed_by(BUILD, &["builder"]);
-    assert_refused(&with(listed, &[envelope.clone()]).file(), Code::WorkerIdentityMismatch);
+    assert_refused(
+        &with(listed, std::slice::from_ref(&envelope)).file(),
+        Code::WorkerIdentityMismatch,
+    );
     // two workers side by side
     assert_accepted(&with(built(envelope.id()), &[envelope, other]).file());
 }
@@ -324,7 +327,7 @@ fn a_key_in_two_places_was_taken_along() {
 fn a_listed_key_is_not_enrolled() {
     let envelope = certificate(enrolment("packer", INSTANCE), &["enroller"]);
     let builder = built(envelope.id()).signed_by(BUILD, &["packer"]);
-    let world = with(builder, &[envelope.clone()]);
+    let world = with(builder, std::slice::from_ref(&envelope));
     assert_refused(&world.file(), Code::WorkerIdentityMismatch);
     // and what it signs for itself is as good as before
     let mine = certificate(enrolment("worker", INSTANCE), &["enroller"]);
@@ -337,7 +340,10 @@ fn an_enrolled_key_signs_what_workers_sign() {
     let envelope = certificate(enrolment("worker", INSTANCE), &["enroller"]);
     for name in ["new/build/task", "new/ship/authorization"] {
         let builder = built(envelope.id()).signed_by(name, &["worker"]);
-        assert_refused(&with(builder, &[envelope.clone()]).file(), Code::PolicyKeyPurpose);
+        assert_refused(
+            &with(builder, std::slice::from_ref(&envelope)).file(),
+            Code::PolicyKeyPurpose,
+        );
     }
 }
 

@@ -111,6 +111,7 @@ impl Service {
         self.raw(&[head.as_bytes(), body.as_bytes()].concat())
     }
 
+    /// The code with which a request is refused.
     fn code(&self, body: &str) -> String {
         let (status, answer) = self.post("/v1/enrol", body);
         assert_eq!(status, 403, "{answer}");
@@ -154,8 +155,8 @@ fn a_worker_is_enrolled_and_what_it_makes_is_verified_offline() {
     let json = enrolled.json();
     assert_eq!(json["facts"]["ec2.instance-id"], INSTANCE);
     assert_eq!(json["machine"], "builder");
-    let mode = fs::metadata(world.path("keys/worker")).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o600);
+    let found = fs::metadata(world.path("keys/worker")).unwrap();
+    assert_eq!(found.permissions().mode() & 0o777, 0o600);
     assert_eq!(world.list("enrolment"), [enrolled.id()]);
 
     let task = world.build_task(BUILD, "");

@@ -37,7 +37,9 @@ impl Attestation {
 
     /// The attestation for a file of its own.
     pub fn to_json(&self) -> String {
-        self.write().to_pretty() + "\n"
+        let mut json = self.write().to_pretty();
+        json.push('\n');
+        json
     }
 
     fn read(value: Value<'_>, at: &str) -> Result<Self, Refusal> {

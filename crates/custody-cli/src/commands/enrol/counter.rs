@@ -20,7 +20,7 @@ use crate::context::random;
 use crate::error::Error;
 
 /// How long a challenge may be answered.
-pub(super) const CHALLENGE_LIFE: Duration = Duration::from_secs(120);
+pub(super) const CHALLENGE_LIFE: Duration = Duration::from_mins(2);
 /// Most challenges that wait for an answer.
 const CHALLENGES: usize = 4096;
 /// Requests that may come at once, and how many of them each second makes room for.
@@ -107,7 +107,7 @@ impl<'c> Counter<'c> {
         // one after the other: of two keys with one machine's word only the first is certified
         let mut issued = lock(&self.issued);
         let policies = gate::policies(self.store, now)?;
-        let enrolment = self.certificate(request, &policies, now)?;
+        let enrolment = certificate(request, &policies, now)?;
         let mut envelope = Statement::from(enrolment.clone()).to_envelope();
         sign_envelope_as_machine(&mut envelope, self.signer)?;
         self.judge(&envelope, &enrolment, &policies, now)?;
@@ -115,26 +115,6 @@ impl<'c> Counter<'c> {
         issued.only_key(&enrolment, &policies)?;
         self.store.add(std::slice::from_ref(&envelope))?;
         Ok(Granted { envelope, enrolment })
-    }
-
-    fn certificate(
-        &self,
-        request: EnrolmentRequest,
-        policies: &PolicyChain,
-        now: Time,
-    ) -> Result<Enrolment, Refusal> {
-        let (_, newest) = policies.newest();
-        let machine = newest.principals.get(&request.machine);
-        let rules = machine.and_then(|machine| machine.enrol.as_ref());
-        let Some(Enrol { max_certificate, .. }) = rules else {
-            let expected =
-                format!("a machine whose keys policy {} lets be enrolled", newest.version);
-            let found = request.machine.to_string();
-            return Err(Refusal::new(Code::PolicyKeyPurpose, "machine", expected, found));
-        };
-        let enrolment = request.certified(Vec::new(), now, now.plus(*max_certificate));
-        let facts = enrolled::proved(&enrolment, newest)?.into_iter().collect();
-        Ok(Enrolment { facts, ..enrolment })
     }
 
     fn judge(
@@ -150,6 +130,25 @@ impl<'c> Counter<'c> {
         let docket = Docket::open(&evidence, policies, now, &InTurn);
         docket.certificate(envelope.id()).map(|_| ())
     }
+}
+
+/// What the request asks for, with what its attestations prove.
+fn certificate(
+    request: EnrolmentRequest,
+    policies: &PolicyChain,
+    now: Time,
+) -> Result<Enrolment, Refusal> {
+    let (_, newest) = policies.newest();
+    let machine = newest.principals.get(&request.machine);
+    let rules = machine.and_then(|machine| machine.enrol.as_ref());
+    let Some(Enrol { max_certificate, .. }) = rules else {
+        let expected = format!("a machine whose keys policy {} lets be enrolled", newest.version);
+        let found = request.machine.to_string();
+        return Err(Refusal::new(Code::PolicyKeyPurpose, "machine", expected, found));
+    };
+    let enrolment = request.certified(Vec::new(), now, now.plus(*max_certificate));
+    let facts = enrolled::proved(&enrolment, newest)?.into_iter().collect();
+    Ok(Enrolment { facts, ..enrolment })
 }
 
 impl Issued {

@@ -61,9 +61,9 @@ pub(crate) fn run(args: &RequestArgs, ui: &Ui) -> Result<(), Error> {
     let (envelope, enrolment) = enrolled.inspect_err(|_| {
         if made {
             // nobody knows this key: the next attempt makes another
-            [path, &path.with_added_extension("pub")]
-                .into_iter()
-                .for_each(|file| std::fs::remove_file(file).unwrap_or_default());
+            for file in [path, &path.with_added_extension("pub")] {
+                std::fs::remove_file(file).unwrap_or_default();
+            }
         }
     })?;
     let facts: String = enrolment
