@@ -74,6 +74,14 @@ pub fn base64_decode(text: &str) -> Result<Vec<u8>, Refusal> {
     })
 }
 
+/// Reads unpadded URL-safe base64, as tokens have it; here too one text has one meaning.
+pub fn base64url_decode(text: &str) -> Result<Vec<u8>, Refusal> {
+    URL_SAFE_NO_PAD.decode(text).map_err(|error| {
+        let found = alloc::format!("{error}");
+        Refusal::new(Code::ParseBase64Invalid, "", "canonical base64url without padding", found)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,7 +93,8 @@ mod tests {
             prop_assert_eq!(hex_decode(&hex(&bytes)).unwrap(), bytes.clone());
             let exact = hex_decode_exact::<32>(&hex(&bytes)).map(Vec::from);
             prop_assert_eq!(exact, (bytes.len() == 32).then(|| bytes.clone()));
-            prop_assert_eq!(base64_decode(&base64(&bytes)).unwrap(), bytes);
+            prop_assert_eq!(base64_decode(&base64(&bytes)).unwrap(), bytes.clone());
+            prop_assert_eq!(base64url_decode(&base64url(&bytes)).unwrap(), bytes);
         }
     }
 
@@ -94,6 +103,10 @@ mod tests {
         assert_eq!(base64_decode("-_-_").unwrap(), [0xfb, 0xff, 0xbf]);
         for bad in ["QQ", "QR==", "QQ==\n", " QQ==", "Q Q=", "+_+_"] {
             assert_eq!(base64_decode(bad).unwrap_err().code, Code::ParseBase64Invalid, "{bad}");
+        }
+        assert_eq!(base64url_decode("-_8").unwrap(), [0xfb, 0xff]);
+        for bad in ["-_8=", "+/8", "-_9", "-", "-_ 8", "-_8\n"] {
+            assert_eq!(base64url_decode(bad).unwrap_err().code, Code::ParseBase64Invalid, "{bad}");
         }
     }
 }
