@@ -12,6 +12,7 @@ use custody_core::statement::{Label, Origin, Statement, Task};
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 use custody_run::execute::User;
+use custody_run::measure::platform::Platform;
 use custody_run::run::Worker;
 use custody_run::users::Users;
 use custody_sign::Signer;
@@ -19,6 +20,7 @@ use custody_store::{Relation, Store};
 use custody_verify::policy::Product;
 use custody_verify::{Policy, PolicyChain};
 
+use super::platforms::PlatformArgs;
 use crate::context::{PassphraseArgs, StoreArgs, now, open_key, statement, trusted};
 use crate::error::Error;
 use crate::ui::{GOOD, Ui};
@@ -61,6 +63,8 @@ pub(crate) struct MachineArgs {
     /// many runs at once
     #[arg(long = "user", value_name = "UID:GID", value_parser = parse_user)]
     users: Vec<User>,
+    #[command(flatten)]
+    pub(super) platforms: PlatformArgs,
 }
 
 /// Whoever could read our keys runs no commands with them at hand: root steps down to nobody.
@@ -79,6 +83,7 @@ fn parse_user(text: &str) -> Result<User, String> {
 /// The machines whose keys are at hand.
 pub(super) struct Machines {
     signers: Vec<(Label, Box<dyn Signer>)>,
+    pub(super) platforms: Vec<Platform>,
     users: Users,
 }
 
@@ -100,7 +105,8 @@ impl Machines {
         }
         let users =
             if args.users.is_empty() { nobody().into_iter().collect() } else { args.users.clone() };
-        Ok(Self { signers, users: Users::probe(&users)? })
+        let platforms = args.platforms.platforms()?;
+        Ok(Self { signers, platforms, users: Users::probe(&users)? })
     }
 
     /// The machine at hand that the policy lets perform the step.
@@ -210,6 +216,7 @@ impl Performance<'_> {
             name,
             work: &self.args.work,
             repository: repository.as_deref(),
+            platforms: &self.machines.platforms,
             confinement: turn.confinement(),
             clock,
             cancelled: &self.cancelled,

@@ -6,6 +6,7 @@ mod chain;
 mod conformance;
 mod draft;
 mod gates;
+mod machine;
 mod openssh;
 mod path;
 mod pictures;

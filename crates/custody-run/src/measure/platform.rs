@@ -127,7 +127,7 @@ impl Collected {
                 let at = format!("platform {label}");
                 Refusal::new(Code::GateUnavailable, at, unanswered.expected, unanswered.found)
             })?;
-            let named = |(name, value): (&str, String)| (format!("{label}.{name}"), value);
+            let named = |(name, value): (String, String)| (format!("{label}.{name}"), value);
             collected.claims.extend(said.facts.into_iter().map(named));
             if !said.parts.is_empty() {
                 let parts = said.parts.into_iter().map(|(name, bytes)| Ok((name.parse()?, bytes)));

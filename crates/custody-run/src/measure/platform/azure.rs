@@ -6,7 +6,7 @@ use custody_machine::nonce;
 
 use super::Unanswered;
 use super::http::Client;
-use super::said::{Place, Said};
+use super::said::{Place, Said, text_at};
 
 const PLACE: &str = "http://169.254.169.254/metadata";
 
@@ -15,6 +15,10 @@ const FACTS: &[Place] = &[
     ("vm-id", &["vmId"]),
     ("subscription-id", &["subscriptionId"]),
     ("sku", &["sku"]),
+    ("license-type", &["licenseType"]),
+    ("plan-name", &["plan", "name"]),
+    ("plan-product", &["plan", "product"]),
+    ("plan-publisher", &["plan", "publisher"]),
 ];
 
 pub(super) fn ask(binding: &Sha256) -> Result<Said, Unanswered> {
@@ -28,8 +32,8 @@ pub(super) fn ask(binding: &Sha256) -> Result<Said, Unanswered> {
     };
     let nonce = nonce(binding);
     let path = format!("attested/document?api-version=2020-09-01&nonce={nonce}");
-    let attested = ask("the attested document", &path)?;
-    let mut said = Said { parts: vec![("attested", attested)], ..Said::default() };
+    let attested = text_at(&ask("the attested document", &path)?, &["signature"])?;
+    let mut said = Said { parts: vec![("attested", attested.into_bytes())], ..Said::default() };
     said.read(&ask("the description", "instance/compute?api-version=2021-02-01")?, FACTS)?;
     Ok(said)
 }

@@ -4,12 +4,12 @@
 //! place of a token service gets no further: the judge verifies the token.
 
 use custody_core::digest::Sha256;
-use custody_machine::audience;
+use custody_machine::{Preset, audience};
 use url::Url;
 
 use super::http::{Client, Fault};
 use super::program::output;
-use super::said::{Place, Said, token_at};
+use super::said::{Said, text_at};
 use super::{Unanswered, Variables};
 
 fn required(variables: Variables<'_>, name: &str, hint: &str) -> Result<String, Unanswered> {
@@ -17,16 +17,6 @@ fn required(variables: Variables<'_>, name: &str, hint: &str) -> Result<String, 
     variables(name).ok_or_else(expected)
 }
 
-const GITHUB: &[Place] = &[
-    ("repository", &["repository"]),
-    ("ref", &["ref"]),
-    ("sha", &["sha"]),
-    ("workflow-ref", &["workflow_ref"]),
-    ("job-workflow-ref", &["job_workflow_ref"]),
-    ("run-id", &["run_id"]),
-    ("run-attempt", &["run_attempt"]),
-    ("runner-environment", &["runner_environment"]),
-];
 /// What the token does not say.
 const GITHUB_CLAIMS: &[(&str, &str)] = &[
     ("actor", "GITHUB_ACTOR"),
@@ -39,37 +29,24 @@ const GITHUB_CLAIMS: &[(&str, &str)] = &[
 ];
 
 /// GitHub Actions documentation, "OpenID Connect reference", "Methods for requesting the OIDC token".
-pub(super) fn github(
-    variables: Variables<'_>,
-    binding: &Sha256,
-) -> Result<Said, Unanswered> {
+pub(super) fn github(variables: Variables<'_>, binding: &Sha256) -> Result<Said, Unanswered> {
     let hint = ", which the job has with the permission id-token: write";
     let url = required(variables, "ACTIONS_ID_TOKEN_REQUEST_URL", hint)?;
     let secret = required(variables, "ACTIONS_ID_TOKEN_REQUEST_TOKEN", hint)?;
-    let unanswered = |fault: Fault| {
-        Unanswered::new("an identity token of GitHub Actions", fault.into_found())
-    };
-    let mut url = Url::parse(&url)
-        .map_err(|error| unanswered(Fault::Answered(error.to_string())))?;
+    let unanswered =
+        |fault: Fault| Unanswered::new("an identity token of GitHub Actions", fault.into_found());
+    let mut url =
+        Url::parse(&url).map_err(|error| unanswered(Fault::Answered(error.to_string())))?;
     url.query_pairs_mut().append_pair("audience", &audience(binding));
     let bearer = format!("Bearer {secret}");
     let headers = [("Authorization", &*bearer), ("Accept", "application/json")];
     let answer = Client::of(&url).and_then(|client| client.get(url.as_str(), &headers));
-    let token = token_at(&answer.map_err(unanswered)?.body, &["value"])?;
-    let mut said = Said::by_token(&token, GITHUB)?;
+    let token = text_at(&answer.map_err(unanswered)?.body, &["value"])?;
+    let mut said = Said::by_token(&token, Preset::Github)?;
     said.claim(variables, GITHUB_CLAIMS);
     Ok(said)
 }
 
-const GITLAB: &[Place] = &[
-    ("project-path", &["project_path"]),
-    ("ref", &["ref"]),
-    ("sha", &["sha"]),
-    ("pipeline-id", &["pipeline_id"]),
-    ("job-id", &["job_id"]),
-    ("runner-id", &["runner_id"]),
-    ("runner-environment", &["runner_environment"]),
-];
 const GITLAB_CLAIMS: &[(&str, &str)] = &[
     ("job-image", "CI_JOB_IMAGE"),
     ("job-name", "CI_JOB_NAME"),
@@ -83,19 +60,11 @@ const GITLAB_CLAIMS: &[(&str, &str)] = &[
 /// with the audience that its definition has, and cannot ask for another.
 pub(super) fn gitlab(variables: Variables<'_>) -> Result<Said, Unanswered> {
     let hint = ", which the job has by id_tokens";
-    let mut said = Said::by_token(&required(variables, "CUSTODY_ID_TOKEN", hint)?, GITLAB)?;
+    let mut said = Said::by_token(&required(variables, "CUSTODY_ID_TOKEN", hint)?, Preset::Gitlab)?;
     said.claim(variables, GITLAB_CLAIMS);
     Ok(said)
 }
 
-const BUILDKITE: &[Place] = &[
-    ("organization", &["organization_slug"]),
-    ("pipeline", &["pipeline_slug"]),
-    ("build-number", &["build_number"]),
-    ("commit", &["build_commit"]),
-    ("job-id", &["job_id"]),
-    ("agent-id", &["agent_id"]),
-];
 const BUILDKITE_CLAIMS: &[(&str, &str)] = &[
     ("agent-name", "BUILDKITE_AGENT_NAME"),
     ("build-url", "BUILDKITE_BUILD_URL"),
@@ -112,16 +81,13 @@ const BUILDKITE_ACCESS: &[&str] = &[
 ];
 
 /// Buildkite documentation, "buildkite-agent oidc".
-pub(super) fn buildkite(
-    variables: Variables<'_>,
-    binding: &Sha256,
-) -> Result<Said, Unanswered> {
+pub(super) fn buildkite(variables: Variables<'_>, binding: &Sha256) -> Result<Said, Unanswered> {
     required(variables, "BUILDKITE_JOB_ID", "")?;
     let access = BUILDKITE_ACCESS.iter().filter_map(|name| Some((*name, variables(name)?)));
     let audience = audience(binding);
     let words = ["buildkite-agent", "oidc", "request-token", "--audience", &audience];
     let token = output(&words, &access.collect::<Vec<_>>())?;
-    let mut said = Said::by_token(&String::from_utf8_lossy(&token), BUILDKITE)?;
+    let mut said = Said::by_token(&String::from_utf8_lossy(&token), Preset::Buildkite)?;
     said.claim(variables, BUILDKITE_CLAIMS);
     Ok(said)
 }
@@ -216,16 +182,18 @@ mod tests {
             ("job-id", "17"),
             ("job-image", "rust:1"),
         ];
-        assert_eq!(said.facts, expected.map(|(name, value)| (name, value.to_owned())));
+        assert_eq!(said.facts, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
         assert_eq!(said.parts.len(), 1);
     }
 
     #[test]
     fn taskcluster_and_jenkins_sign_nothing() {
         let said = taskcluster(&from(&[("TASK_ID", "abc"), ("RUN_ID", "0")])).unwrap();
-        assert_eq!(said.facts, [("task-id", "abc".to_owned()), ("run-id", "0".to_owned())]);
+        let expected = [("task-id", "abc"), ("run-id", "0")];
+        assert_eq!(said.facts, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
         assert!(said.parts.is_empty());
-        let all = [("BUILD_TAG", "jenkins-x-1"), ("JENKINS_URL", "https://ci/"), ("NODE_NAME", "n")];
+        let all =
+            [("BUILD_TAG", "jenkins-x-1"), ("JENKINS_URL", "https://ci/"), ("NODE_NAME", "n")];
         let said = jenkins(&from(&all)).unwrap();
         assert!(said.parts.is_empty());
         assert_eq!(said.facts.len(), 3);

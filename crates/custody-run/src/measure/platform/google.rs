@@ -2,23 +2,14 @@
 //! identity of a VM").
 
 use custody_core::digest::Sha256;
-use custody_machine::audience;
+use custody_machine::{Preset, audience};
 
 use super::Unanswered;
 use super::http::Client;
-use super::said::{Place, Said};
+use super::said::Said;
 
 /// The address of `metadata.google.internal`, which is not asked for: names can be answered by others.
 const PLACE: &str = "http://169.254.169.254/computeMetadata/v1/instance/service-accounts/default";
-
-const FACTS: &[Place] = &[
-    ("instance-id", &["google", "compute_engine", "instance_id"]),
-    ("instance-name", &["google", "compute_engine", "instance_name"]),
-    ("project-id", &["google", "compute_engine", "project_id"]),
-    ("project-number", &["google", "compute_engine", "project_number"]),
-    ("zone", &["google", "compute_engine", "zone"]),
-    ("service-account", &["email"]),
-];
 
 pub(super) fn ask(binding: &Sha256) -> Result<Said, Unanswered> {
     let expected = "an identity token of Google's metadata server";
@@ -28,5 +19,5 @@ pub(super) fn ask(binding: &Sha256) -> Result<Said, Unanswered> {
     if answer.headers.get("metadata-flavor").is_none_or(|flavor| flavor != "Google") {
         return Err(Unanswered::new(expected, "an answer without Metadata-Flavor: Google"));
     }
-    Said::by_token(&String::from_utf8_lossy(&answer.body), FACTS)
+    Said::by_token(&String::from_utf8_lossy(&answer.body), Preset::Google)
 }

@@ -9,10 +9,10 @@ use std::path::Path;
 
 use custody_core::digest::Sha256;
 use custody_core::json::Value;
-use custody_machine::audience;
+use custody_machine::{Preset, audience};
 
 use super::http::Client;
-use super::said::{Place, Said, token_at};
+use super::said::{Said, text_at};
 use super::{Unanswered, Variables};
 
 /// Where every pod finds who it is.
@@ -22,13 +22,6 @@ const SERVER: &str = "https://kubernetes.default.svc";
 /// The shortest time that a token is made for, in seconds.
 const LIFETIME: u64 = 600;
 
-const FACTS: &[Place] = &[
-    ("namespace", &["kubernetes.io", "namespace"]),
-    ("pod", &["kubernetes.io", "pod", "name"]),
-    ("pod-uid", &["kubernetes.io", "pod", "uid"]),
-    ("service-account", &["kubernetes.io", "serviceaccount", "name"]),
-    ("node", &["kubernetes.io", "node", "name"]),
-];
 /// What pods are told by the downward API, as its documentation names it.
 const CLAIMS: &[(&str, &str)] = &[
     ("namespace", "POD_NAMESPACE"),
@@ -47,7 +40,7 @@ pub(super) fn ask(
         Some(path) => text(path)?,
         None => request(binding)?,
     };
-    let mut said = Said::by_token(&token, FACTS)?;
+    let mut said = Said::by_token(&token, Preset::Kubernetes)?;
     said.claim(variables, CLAIMS);
     Ok(said)
 }
@@ -66,7 +59,7 @@ fn text(path: &Path) -> Result<String, Unanswered> {
 fn request(binding: &Sha256) -> Result<String, Unanswered> {
     let home = Path::new(HOME);
     let own = text(&home.join("token"))?;
-    let who = Said::by_token(&own, FACTS)?;
+    let who = Said::by_token(&own, Preset::Kubernetes)?;
     let fact = |name: &str| {
         let found = who.facts.iter().find(|(known, _)| *known == name);
         let expected = format!("a token that names its {name} in {HOME}/token");
@@ -96,8 +89,7 @@ fn request(binding: &Sha256) -> Result<String, Unanswered> {
             ]),
         ),
     ]);
-    let url =
-        format!("{SERVER}/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token");
+    let url = format!("{SERVER}/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token");
     let bearer = format!("Bearer {own}");
     let headers = [("Authorization", &*bearer), ("Content-Type", "application/json")];
     let authority = bytes(&home.join("ca.crt"))?;
@@ -107,5 +99,5 @@ fn request(binding: &Sha256) -> Result<String, Unanswered> {
             let expected = "a token of the API server (create on serviceaccounts/token)";
             Unanswered::new(expected, fault.into_found())
         })?;
-    token_at(&answer.body, &["status", "token"])
+    text_at(&answer.body, &["status", "token"])
 }
