@@ -386,7 +386,7 @@ fn a_job_of_github_proves_what_it_is() {
     let proof = proof(&world, &manifest, &platform).unwrap();
     assert!(proof.bound && !proof.facts.contains_key("github.runner-name"));
     assert_claimed(&manifest, &proof);
-    let text = world.done(&format!("evidence get {}", world.list("manifest")[0])).out;
+    let text = world.done(&format!("evidence get {} --store store", world.list("manifest")[0])).out;
     assert!(!text.contains("of-the-job"), "the secret stays where it was");
 }
 
@@ -447,7 +447,7 @@ fn a_job_of_buildkite_proves_what_it_is() {
 fn a_task_says_nothing_of_its_machine() {
     let world = World::fresh();
     let command = "mkdir dist; echo x > dist/x; for name in attestations platform.json environment; do \
-                   echo '{\"taskcluster.task-id\":\"evil\",\"ec2.image-id\":\"ami-evil\"}' > $name; done; \
+                   echo '{{\"taskcluster.task-id\":\"evil\",\"ec2.image-id\":\"ami-evil\"}}' > $name; done; \
                    export RUN_ID=9 BUILD_TAG=evil";
     let variables = "variables = { TASK_ID = \"evil\", RUN_ID = \"evil\", BUILD_TAG = \"evil\", \
                      CUSTODY_ID_TOKEN = \"e30.e30.e30\" }";
