@@ -78,7 +78,7 @@ impl<'a> Cms<'a> {
             octets(self.content)
         };
         let inside = if self.inside { wrap(0xa0, &[&content]) } else { vec![] };
-        let signed = wrap(
+        let message = wrap(
             0x30,
             &[
                 &small(1),
@@ -88,6 +88,6 @@ impl<'a> Cms<'a> {
                 &set(&vec![&signer[..]; self.signers]),
             ],
         );
-        wrap(0x30, &[&oid(SIGNED_DATA), &wrap(0xa0, &[&signed])])
+        wrap(0x30, &[&oid(SIGNED_DATA), &wrap(0xa0, &[&message])])
     }
 }

@@ -34,3 +34,24 @@ pub fn rsa2048(document: &str, signer: &Signer) -> String {
 pub fn signature(document: &str, signer: &Signer) -> String {
     lines(&signer.sign(document.as_bytes()))
 }
+
+/// A certificate with a key of 1024 bits, made for this and thrown away, and its `signature` of
+/// `document("i-0123456789abcdef0", "ami-0fedcba9876543210", "eu-central-1")`.
+pub const LEGACY: (&str, &str) = (
+    "-----BEGIN CERTIFICATE-----
+MIIB/jCCAWegAwIBAgIUXLVgQQsOSoeJMT93dKHuiloXH+cwDQYJKoZIhvcNAQEL
+BQAwETEPMA0GA1UEAwwGQW1hem9uMB4XDTIwMDEwMTAwMDAwMFoXDTQ5MTIyNDAw
+MDAwMFowETEPMA0GA1UEAwwGQW1hem9uMIGfMA0GCSqGSIb3DQEBAQUAA4GNADCB
+iQKBgQDNPaqb5r/TeUmcz0JIxZKrsULDLE84MeUHDRT8+rFWClG6XBAwsu6rcJoo
+YBj6zLaTgMQIfuRWDRo2yOjwV14q1Vz2ClSbm14gXsxvAVKKR7saWksU7MNS+LAc
+qZM5prLVlaCYts9iQvr1n3OD829tEd5wysajGUaUrTz1PoILGwIDAQABo1MwUTAd
+BgNVHQ4EFgQUBq0GU9pUgKdMPV3RkI4HwKnI0XwwHwYDVR0jBBgwFoAUBq0GU9pU
+gKdMPV3RkI4HwKnI0XwwDwYDVR0TAQH/BAUwAwEB/zANBgkqhkiG9w0BAQsFAAOB
+gQAFliSSQJAYBKIo5yo5NxzBhFTW/b6HoRF+BfxHX6b4l6jD6pew+jFcH1QBTAfd
+KuYim2vzrxDyeymKmmhy/3+ACm6hF84e5+JREn2d5F5NIVzaLQKWjPjFzbC2zglO
+fQp6doDeJxBvNDzeWfGm1u8Yoen6nm1vZy2/lFIEBVB3dw==
+-----END CERTIFICATE-----",
+    "t5O1DvB/5GBCIrXHP7UBBJmmQELAzyRBTN8qr64XAhUnMzGncK8emtXq1C3+bcs/
+YfOgbqvrS1UieKPrfYkKkScw3vIDWh7VYvzSE0/ByvwvHRD0hnGZ+gzoDdbYkGZR
+ZO6vgpDrzzvn92vOB5IIAriQ+GGxY1D2v33poIxOdkE=",
+);

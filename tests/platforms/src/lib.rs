@@ -11,6 +11,8 @@
     clippy::panic,
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
+    clippy::return_self_not_must_use,
+    clippy::struct_excessive_bools,
     reason = "only tests use it, and a test may fail loudly"
 )]
 
@@ -28,8 +30,10 @@ pub use cms::Cms;
 pub use signer::{Certified, Signer};
 
 /// An attestation from parts.
-pub fn attestation(platform: &str, parts: &[(&str, &[u8])]) -> Attestation {
-    let parts = parts.iter().map(|(name, bytes)| (name.parse().unwrap(), bytes.to_vec()));
+pub fn attestation(platform: &str, parts: &[(&str, &dyn AsRef<[u8]>)]) -> Attestation {
+    let part =
+        |(name, bytes): &(&str, &dyn AsRef<[u8]>)| (name.parse().unwrap(), bytes.as_ref().to_vec());
+    let parts = parts.iter().map(part);
     Attestation { platform: platform.parse().unwrap(), parts: parts.collect() }
 }
 

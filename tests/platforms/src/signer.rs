@@ -114,7 +114,7 @@ fn name(common: &str) -> Vec<u8> {
 fn time(time: Time) -> Vec<u8> {
     let digits: String = time.to_string().chars().filter(char::is_ascii_digit).collect();
     match &digits[..2] {
-        "20" if &digits[2..3] < "5" => tlv(0x17, &[digits[2..].as_bytes(), b"Z"]),
+        "20" if &digits[2..3] < "5" => tlv(0x17, &[&digits.as_bytes()[2..], b"Z"]),
         _ => tlv(0x18, &[digits.as_bytes(), b"Z"]),
     }
 }

@@ -1,6 +1,7 @@
 //! The TOML of a policy: the rules that hold between its parts.
 
 mod hints;
+mod platforms;
 mod tables;
 
 pub(super) use hints::review;
@@ -86,7 +87,11 @@ fn table(text: &str) -> Result<PolicyTable, Fault> {
 }
 
 fn parsed<T: FromStr<Err = Refusal>>(text: &Text) -> Result<T, Fault> {
-    text.get_ref().parse().map_err(|refusal: Refusal| Fault {
+    text.get_ref().parse().map_err(|refusal| refused(text, &refusal))
+}
+
+fn refused(text: &Text, refusal: &Refusal) -> Fault {
+    Fault {
         code: if refusal.code == Code::PolicyKeyWeak {
             Code::PolicyKeyWeak
         } else {
@@ -95,7 +100,7 @@ fn parsed<T: FromStr<Err = Refusal>>(text: &Text) -> Result<T, Fault> {
         span: text.span(),
         message: refusal.found.clone(),
         remedy: format!("write {}", refusal.expected),
-    })
+    }
 }
 
 fn optional<T: FromStr<Err = Refusal>>(text: Option<&Text>) -> Result<Option<T>, Fault> {
@@ -214,6 +219,7 @@ impl Reader {
             }
         }
         self.sound_so_far()?;
+        let platforms = self.platforms(&table.platforms);
         for (name, role) in &table.roles {
             let members = self.role(role).and_then(|members| Ok((parsed(name)?, members)));
             let role = self.keep(members);
@@ -251,7 +257,7 @@ impl Reader {
                 root: root?,
                 origins: origins?,
                 principals: self.principals,
-                platforms: BTreeMap::new(),
+                platforms,
                 roles: self.roles,
                 products,
                 owners: self.owners,

@@ -27,7 +27,7 @@ const PLACEHOLDERS: [(&str, &str); 9] = [
 ];
 
 /// Members, each as it is written.
-const MEMBERS: [(&str, &str); 31] = [
+const MEMBERS: [(&str, &str); 39] = [
     ("policy", "policy = \"https://custody.dev/policy/v1\""),
     ("version", "version = 1"),
     ("previous", "previous = \"the statement id of the version before\""),
@@ -59,6 +59,14 @@ const MEMBERS: [(&str, &str); 31] = [
     ("verification", "verification = \"full\""),
     ("max-age", "max-age = \"24h\""),
     ("receipts", "receipts = \"none\""),
+    ("platforms", "a table [platforms.NAME] for each platform"),
+    ("kind", "kind = \"ec2\""),
+    ("regions", "regions = [\"eu-west-1\"]"),
+    ("certificate", "certificate = \"\"\"-----BEGIN CERTIFICATE-----…\"\"\""),
+    ("allow-rsa-1024", "allow-rsa-1024 = true, or nothing"),
+    ("authorities", "authorities = [\"\"\"-----BEGIN CERTIFICATE-----…\"\"\"]"),
+    ("jwks", "jwks = '{\"keys\":[…]}'"),
+    ("claims", "claims = [\"environment\"]"),
 ];
 
 /// A policy that ends sooner than this, in days, is about to end.

@@ -24,6 +24,8 @@ pub(super) struct PolicyTable {
     pub(super) root: RootTable,
     pub(super) people: Table<PrincipalTable>,
     pub(super) machines: Table<PrincipalTable>,
+    #[serde(default)]
+    pub(super) platforms: Table<PlatformTable>,
     pub(super) roles: Table<RoleTable>,
     pub(super) products: Table<ProductTable>,
 }
@@ -51,6 +53,43 @@ pub(super) struct KeyTable {
     pub(super) revoked: bool,
     #[serde(default)]
     pub(super) user_verification: bool,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum PlatformKind {
+    Ec2,
+    Google,
+    Azure,
+    Github,
+    Gitlab,
+    Buildkite,
+    Kubernetes,
+    Token,
+    Tpm,
+}
+
+/// What any kind of platform has.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct PlatformTable {
+    pub(super) kind: Spanned<PlatformKind>,
+    pub(super) certificates: Option<Spanned<Vec<RegionalTable>>>,
+    pub(super) allow_rsa_1024: Option<Spanned<bool>>,
+    pub(super) authorities: Option<Spanned<Vec<Text>>>,
+    pub(super) names: Option<Spanned<Vec<Text>>>,
+    pub(super) issuer: Option<Text>,
+    pub(super) audience: Option<Text>,
+    pub(super) jwks: Option<Text>,
+    pub(super) keys: Option<Spanned<Vec<Text>>>,
+    pub(super) claims: Option<Spanned<Vec<Text>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RegionalTable {
+    pub(super) regions: Spanned<Vec<Text>>,
+    pub(super) certificate: Text,
 }
 
 #[derive(Deserialize)]
