@@ -15,11 +15,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("custody-verify", &["custody-core", "custody-machine", "custody-platforms", "custody-world"]),
     ("custody-store", &["custody-core"]),
     ("custody-sign", &["custody-core"]),
-    ("custody-run", &["custody-core", "custody-sign", "custody-store", "custody-verify"]),
+    (
+        "custody-run",
+        &["custody-core", "custody-machine", "custody-sign", "custody-store", "custody-verify"],
+    ),
     (
         "custody-cli",
         &[
             "custody-core",
+            "custody-machine",
             "custody-platforms",
             "custody-run",
             "custody-sign",

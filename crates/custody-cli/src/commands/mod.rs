@@ -10,6 +10,7 @@ mod graph;
 mod init;
 mod key;
 mod plan;
+mod platforms;
 mod policy;
 mod publish;
 mod release;

@@ -47,6 +47,7 @@ pub(crate) fn run(args: &PublishArgs, ui: &Ui) -> Result<(), Error> {
         certificate: machine.certificate,
         work: &args.machine.work,
         repository: None,
+        platforms: &machines.platforms,
         confinement: &Confinement::default(),
         clock,
         cancelled: &cancelled,

@@ -14,6 +14,7 @@ use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 use custody_run::execute::User;
 use custody_run::gate::{self, AllCores};
+use custody_run::measure::platform::Platform;
 use custody_run::run::Worker;
 use custody_run::users::Users;
 use custody_sign::{KeySource, Signer};
@@ -21,6 +22,7 @@ use custody_store::{Relation, Store, bundle};
 use custody_verify::policy::Product;
 use custody_verify::{Certificate, Docket, Evidence, Policy, PolicyChain};
 
+use super::platforms::PlatformArgs;
 use crate::context::{PassphraseArgs, StoreArgs, now, open_key, read, statement, trusted};
 use crate::error::Error;
 use crate::ui::{GOOD, Ui};
@@ -63,6 +65,8 @@ pub(crate) struct MachineArgs {
     /// many runs at once
     #[arg(long = "user", value_name = "UID:GID", value_parser = parse_user)]
     users: Vec<User>,
+    #[command(flatten)]
+    pub(super) platforms: PlatformArgs,
 }
 
 /// Whoever could read our keys runs no commands with them at hand: root steps down to nobody.
@@ -81,6 +85,7 @@ fn parse_user(text: &str) -> Result<User, String> {
 /// The machines whose keys are at hand.
 pub(super) struct Machines {
     machines: Vec<Machine>,
+    pub(super) platforms: Vec<Platform>,
     users: Users,
 }
 
@@ -166,7 +171,8 @@ impl Machines {
         let machines = args.keys.iter().map(machine).collect::<Result<_, _>>()?;
         let users =
             if args.users.is_empty() { nobody().into_iter().collect() } else { args.users.clone() };
-        Ok(Self { machines, users: Users::probe(&users)? })
+        let platforms = args.platforms.platforms()?;
+        Ok(Self { machines, platforms, users: Users::probe(&users)? })
     }
 
     /// The machine at hand that the policy lets perform the step.
@@ -278,6 +284,7 @@ impl Performance<'_> {
             certificate: machine.certificate,
             work: &self.args.work,
             repository: repository.as_deref(),
+            platforms: &self.machines.platforms,
             confinement: turn.confinement(),
             clock,
             cancelled: &self.cancelled,

@@ -7,6 +7,7 @@ mod conformance;
 mod draft;
 mod enrol;
 mod gates;
+mod machine;
 mod openssh;
 mod path;
 mod pictures;

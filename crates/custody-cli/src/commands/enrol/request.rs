@@ -8,9 +8,11 @@ use custody_core::envelope::{Envelope, Payload as _};
 use custody_core::json::{Value, text_map};
 use custody_core::statement::{Attestation, Enrolment, Label, Statement};
 use custody_run::enrol::Service;
+use custody_run::measure::platform::{Collected, Platform};
 use custody_sign::{Format, Kind, Signer, generate};
 use custody_store::bundle;
 
+use crate::commands::platforms::PlatformArgs;
 use crate::commands::run::certificate_beside;
 use crate::context::{PassphraseArgs, open_key, read};
 use crate::error::Error;
@@ -25,9 +27,11 @@ pub(crate) struct RequestArgs {
     /// The machine that this is, as the policy names it
     #[arg(long, value_name = "NAME")]
     machine: Label,
-    /// A file with what a platform signed of this machine, as JSON; several for several platforms
+    /// A file with what a platform signed of this machine, as JSON, beside what --platform asks for
     #[arg(long = "attestation", value_name = "FILE")]
     attestations: Vec<PathBuf>,
+    #[command(flatten)]
+    platforms: PlatformArgs,
     #[command(flatten)]
     key: WhichKey,
     #[command(flatten)]
@@ -47,7 +51,7 @@ struct WhichKey {
 
 pub(crate) fn run(args: &RequestArgs, ui: &Ui) -> Result<(), Error> {
     let service = Service::at(&args.url)?;
-    let attestations = attestations(args)?;
+    let (attestations, platforms) = (attestations(args)?, args.platforms.platforms()?);
     let (path, made) = match (&args.key.key_out, &args.key.key) {
         (Some(path), _) => {
             generate(Kind::Ed25519)?.write(path, Format::Pkcs8, None, args.machine.as_str())?;
@@ -57,7 +61,7 @@ pub(crate) fn run(args: &RequestArgs, ui: &Ui) -> Result<(), Error> {
         (None, None) => return Err(Error::Usage("name a key: --key-out or --key".into())),
     };
     let enrolled = open_key(&path.display().to_string(), &args.passphrase)
-        .and_then(|signer| enrol(args, &service, path, &*signer, attestations));
+        .and_then(|signer| enrol(args, &service, path, &*signer, attestations, &platforms));
     let (envelope, enrolment) = enrolled.inspect_err(|_| {
         if made {
             // nobody knows this key: the next attempt makes another
@@ -104,9 +108,13 @@ fn enrol(
     service: &Service,
     path: &Path,
     signer: &dyn Signer,
-    attestations: Vec<Attestation>,
+    mut attestations: Vec<Attestation>,
+    platforms: &[Platform],
 ) -> Result<(Envelope, Enrolment), Error> {
-    let envelope = service.enrol(&args.machine, signer, |_| Ok(attestations))?;
+    let envelope = service.enrol(&args.machine, signer, |binding| {
+        attestations.extend(Collected::from(platforms, binding)?.into_attestations());
+        Ok(attestations)
+    })?;
     let beside = certificate_beside(path);
     let bytes = bundle::write(std::slice::from_ref(&envelope));
     custody_store::durable::replace_file(&beside, bytes.as_bytes(), 0o644)
