@@ -6,7 +6,10 @@ use std::sync::OnceLock;
 use custody_core::Code;
 use custody_core::digest::Sha256;
 use custody_core::envelope::{Envelope, StatementId};
-use custody_core::statement::{Attestation, Enrolment, Intent, Stage, Statement, possession};
+use custody_core::statement::{
+    Attestation, Enrolment, Intent, Stage, Statement, binding, possession,
+};
+use custody_platforms::token::Issuer;
 use custody_platforms::{Certified, Signer, attestation, ec2};
 use custody_verify::{Docket, InTurn, Policy, Report};
 use custody_world as world;
@@ -259,6 +262,30 @@ fn enrolment_demands_facts() {
     let report = changed(image).file();
     assert_refused(&report, Code::WorkerImageMismatch);
     assert!(findings(&report).contains("ami-0bad0bad0bad0bad0"), "{}", findings(&report));
+}
+
+/// `wrk-iid-replayed`: where the platform signs the challenge, its word is of this key and this enrolment.
+#[test]
+fn a_token_is_of_one_challenge_and_one_key() {
+    let issuer = Issuer::new("https://token.actions.githubusercontent.com");
+    let platform = format!("[platforms.github]\nkind = \"github\"\njwks = '{}'\n", issuer.jwks());
+    let file = |challenge: Sha256, key: &str| {
+        let binding = binding(&challenge, &Key::of(key).public.id());
+        let token = issuer.github(&format!("custody:{binding}"), at(BOOT));
+        let mut enrolment = enrolment("worker", INSTANCE);
+        enrolment.attestations.push(attestation("github", &[("token", &token)]));
+        let envelope = certificate(enrolment, &["enroller"]);
+        let platform = platform.clone();
+        let known = built(envelope.id()).policy(move |text| {
+            text.replace("[platforms.ec2]", &format!("{platform}[platforms.ec2]"))
+        });
+        with(known, &[envelope]).file()
+    };
+    let challenge = enrolment("worker", INSTANCE).challenge;
+    let report = file(challenge, "worker");
+    assert_accepted(&report);
+    assert_refused(&file(challenge, "worker-2"), Code::WorkerIdentityMismatch);
+    assert_refused(&file(Sha256::of(b"before"), "worker"), Code::WorkerIdentityMismatch);
 }
 
 #[test]
