@@ -22,10 +22,10 @@ use crate::world::{Said, World, until};
 
 const INSTANCE: &str = "i-0a1b2c3d4e5f60718";
 const OTHER: &str = "i-0ffffffffffffffff";
-const IMAGE: &str = "ami-0123456789abcdef0";
+pub(crate) const IMAGE: &str = "ami-0123456789abcdef0";
 const BUILD: &str = "mkdir dist && cp source/hello.txt dist/";
 
-fn amazon() -> &'static Signer {
+pub(crate) fn amazon() -> &'static Signer {
     static AMAZON: OnceLock<Signer> = OnceLock::new();
     AMAZON.get_or_init(|| Signer::own(&Certified::new("Amazon of tests", false)))
 }
@@ -58,7 +58,7 @@ fn demand() -> String {
 }
 
 /// A world with documents of two instances, and a policy by which they may be enrolled.
-fn world_with(longest: &str) -> World {
+pub(crate) fn world_with(longest: &str) -> World {
     let world = World::with_keys();
     world.done("key generate keys/enroller");
     world.found(&policy(&world, longest, &demand()));
@@ -69,13 +69,13 @@ fn world_with(longest: &str) -> World {
 }
 
 /// A service that enrols, until it is dropped.
-struct Service {
+pub(crate) struct Service {
     child: Child,
     address: String,
 }
 
 impl Service {
-    fn of(world: &World) -> Self {
+    pub(crate) fn of(world: &World) -> Self {
         let line = "--json enrol serve --store store --key keys/enroller --listen 127.0.0.1:0";
         let mut command = world.command(line);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
@@ -88,7 +88,7 @@ impl Service {
         Self { child, address: json["listen"].as_str().unwrap().to_owned() }
     }
 
-    fn request(&self, world: &World, what: &str) -> Said {
+    pub(crate) fn request(&self, world: &World, what: &str) -> Said {
         let line = format!("enrol request --url http://{} --machine builder {what}", self.address);
         world.custody(&line)
     }

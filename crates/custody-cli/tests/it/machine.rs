@@ -26,6 +26,7 @@ use custody_platforms::token::Issuer;
 
 use self::http::{Answer, Server};
 use self::services::{Imds, METADATA, now};
+use crate::enrol;
 use crate::world::{Said, World, is_root, skipped, until};
 
 /// Says to the test that it is in a network of its own.
@@ -133,6 +134,23 @@ fn an_instance_of_ec2_proves_what_it_is() {
             .map(|part| format!("GET /latest/dynamic/instance-identity/{part}"));
         assert_eq!(asked[0], "PUT /latest/api/token");
         assert_eq!(asked[1..], documents);
+    });
+}
+
+/// The worker asks the platform itself when it is enrolled.
+#[test]
+fn an_instance_of_ec2_is_enrolled() {
+    in_own_network("an_instance_of_ec2_is_enrolled", || {
+        let world = enrol::world_with("12h");
+        let service = enrol::Service::of(&world);
+        let line = "--platform ec2 --key-out keys/worker";
+        service.request(&world, line).refused("GATE_UNAVAILABLE");
+        let imds = Imds::new(enrol::IMAGE, enrol::amazon());
+        let server = Server::start(METADATA, move |request| imds.answer(request));
+        let said = service.request(&world, line).done().json();
+        assert_eq!(said["facts"]["ec2.instance-id"], "i-0123456789abcdef0");
+        assert_eq!(server.asked().len(), 4);
+        assert!(world.path("keys/worker.cert.jsonl").exists());
     });
 }
 
