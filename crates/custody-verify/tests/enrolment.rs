@@ -70,6 +70,7 @@ fn certificate(enrolment: Enrolment, by: &[&str]) -> Envelope {
 }
 
 /// The builder's keys are enrolled, and it has one of old that the policy lists.
+#[expect(clippy::needless_pass_by_value, reason = "as the builder's edits are")]
 fn policy(text: String) -> String {
     let key = |name: &str| Key::of(name).public.to_openssh();
     let builder = format!("[machines.builder]\nkeys = [{{ key = \"{}\" }}]\n", key("builder"));
