@@ -15,10 +15,21 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("custody-verify", &["custody-core", "custody-machine", "custody-platforms", "custody-world"]),
     ("custody-store", &["custody-core"]),
     ("custody-sign", &["custody-core"]),
-    ("custody-run", &["custody-core", "custody-sign", "custody-store", "custody-verify"]),
+    (
+        "custody-run",
+        &["custody-core", "custody-machine", "custody-sign", "custody-store", "custody-verify"],
+    ),
     (
         "custody-cli",
-        &["custody-core", "custody-run", "custody-sign", "custody-store", "custody-verify"],
+        &[
+            "custody-core",
+            "custody-machine",
+            "custody-platforms",
+            "custody-run",
+            "custody-sign",
+            "custody-store",
+            "custody-verify",
+        ],
     ),
     ("custody-tidy", &["custody-core", "custody-verify"]),
     ("custody-vectors", &["custody-core", "custody-store", "custody-verify", "custody-world"]),

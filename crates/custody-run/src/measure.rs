@@ -1,6 +1,8 @@
 //! What the worker measures of the environment of a run: from outside the command, never from what
 //! the command wrote. Claims of the worker, unless a policy knows proof for them.
 
+pub mod platform;
+
 use std::fs;
 
 use custody_core::digest::Sha256;

@@ -11,7 +11,8 @@ use std::time::Duration;
 use custody_core::envelope::{Envelope, StatementId};
 use custody_core::name::ArtifactName;
 use custody_core::statement::{
-    Artifact, InputOrigin, Intent, Label, Manifest, Stage, Statement, Task, UsedInput, worker_uri,
+    Artifact, InputOrigin, Intent, Label, Manifest, Stage, Statement, Task, UsedInput, binding,
+    worker_uri,
 };
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
@@ -27,6 +28,7 @@ use crate::execute::{Confinement, LOG_BYTES, Outcome, Run, execute};
 use crate::external;
 use crate::gate;
 use crate::measure::measure;
+use crate::measure::platform::{Collected, Platform};
 use crate::source::checkout;
 use crate::stage::copy::unavailable;
 use crate::stage::{RunDirectory, StagedInput, remove_all, stage_inputs};
@@ -40,10 +42,14 @@ pub struct Worker<'w> {
     pub signer: &'w dyn Signer,
     /// The machine's name, as the policy has it.
     pub name: &'w Label,
+    /// The certificate of the key, where the policy does not list the key itself.
+    pub certificate: Option<(StatementId, Time)>,
     /// Under which working directories are made.
     pub work: &'w Path,
     /// The repository to take sources from, where it is not the one that the task names.
     pub repository: Option<&'w str>,
+    /// The platforms that are asked what machine this is.
+    pub platforms: &'w [Platform],
     /// What this machine can do to keep commands apart.
     pub confinement: &'w Confinement,
     /// This machine's clock.
@@ -123,7 +129,21 @@ impl Worker<'_> {
         let manifest = done?;
         removed?;
         stopwatch.agrees_with(manifest.finished)?;
+        self.still_certified(manifest.finished)?;
         self.conclude(&claim, manifest)
+    }
+
+    /// Nothing is signed with a key whose time is over: the task would be done, and its manifest of no
+    /// use to anybody.
+    fn still_certified(&self, now: Time) -> Result<(), Refusal> {
+        match self.certificate {
+            Some((id, until)) if now >= until => {
+                let at = format!("certificate {}", id.short());
+                let expected = format!("a time before {until}");
+                Err(Refusal::new(Code::PolicyKeyExpired, at, expected, now.to_string()))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn judge(&self, id: StatementId) -> Result<Report, Refusal> {
@@ -139,6 +159,8 @@ impl Worker<'_> {
         private: &Path,
         live: &mut dyn FnMut(&[u8]),
     ) -> Result<Manifest, Stop> {
+        // before anything of the task's own is here, and while no command runs
+        let collected = self.collect_from_platforms(id)?;
         stage_inputs(directory, &self.inputs(accepted, task)?)?;
         if let Some(source) = &task.source {
             let from = self.repository.unwrap_or(&source.uri);
@@ -172,7 +194,15 @@ impl Worker<'_> {
             Artifact { name: log_name, digests: outcome.log, size: outcome.log_size };
         self.keep(&outputs, (&log_artifact, &log))?;
         let artifacts = outputs.into_iter().map(|(artifact, _)| artifact).collect();
-        Ok(self.manifest(accepted, id, task, artifacts, &outcome, log_artifact))
+        let mut manifest = self.manifest(accepted, id, task, artifacts, &outcome, log_artifact);
+        collected.enter(&mut manifest);
+        Ok(manifest)
+    }
+
+    /// The platforms' words on this machine, bound to the task and to the key where they let us.
+    fn collect_from_platforms(&self, task: StatementId) -> Result<Collected, Refusal> {
+        let binding = binding(&task.0, &self.signer.public_key().id());
+        Collected::from(self.platforms, &binding)
     }
 
     /// The files that the gate let through, and the externals that the task pins.
@@ -279,7 +309,8 @@ impl Worker<'_> {
             creator: task.creator.clone(),
             environment,
             attestations: Vec::new(),
-            enrolment: None,
+            enrolment: self.certificate.map(|(id, _)| id),
+            agreeing: Vec::new(),
             image: None,
             source: task.source.clone(),
             upstream,
@@ -348,6 +379,8 @@ impl Worker<'_> {
             artifacts: artifacts.clone(),
             created,
         };
+        self.still_certified((self.clock)())?;
+        let collected = self.collect_from_platforms(id)?;
         let stopwatch = Stopwatch::start(self.clock);
         let started = self.announce(&|created| intent(Stage::Announced, created))?;
         artifacts.par_iter().try_for_each(|artifact| {
@@ -358,10 +391,12 @@ impl Worker<'_> {
         })?;
         let finished = (self.clock)();
         stopwatch.agrees_with(finished)?;
+        self.still_certified(finished)?;
         self.store.add(&[self.sign(intent(Stage::Done, finished))?])?;
         let environment = measure(&Confinement::default());
-        let manifest =
+        let mut manifest =
             self.skeleton(&accepted, id, task, artifacts, environment, (started, finished));
+        collected.enter(&mut manifest);
         let manifest = self.conclude(&claim, manifest)?;
         self.beside(id, manifest)?;
         Ok(manifest)
@@ -404,8 +439,9 @@ impl Worker<'_> {
         let envelopes = gate::portable(self.store, &[manifest])?;
         let opened = envelopes.iter().find(|envelope| envelope.id() == manifest);
         let policies = gate::policies(self.store, (self.clock)())?;
+        let keyring = gate::keyring(self.store, &policies)?;
         let content = opened.and_then(|envelope| {
-            let signed = envelope.open::<Statement>(policies.keyring()).ok()?;
+            let signed = envelope.open::<Statement>(&keyring).ok()?;
             signed.unverified().as_manifest().cloned()
         });
         let content = content.ok_or_else(|| {

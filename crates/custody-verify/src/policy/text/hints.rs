@@ -27,7 +27,7 @@ const PLACEHOLDERS: [(&str, &str); 9] = [
 ];
 
 /// Members, each as it is written.
-const MEMBERS: [(&str, &str); 39] = [
+const MEMBERS: [(&str, &str); 43] = [
     ("policy", "policy = \"https://custody.dev/policy/v1\""),
     ("version", "version = 1"),
     ("previous", "previous = \"the statement id of the version before\""),
@@ -43,6 +43,10 @@ const MEMBERS: [(&str, &str); 39] = [
     ("threshold", "threshold = 2"),
     ("keys", "keys = [{ key = \"ssh-ed25519 AAAA…\" }]"),
     ("key", "key = \"ssh-ed25519 AAAA…\""),
+    ("enrolled-by", "enrolled-by = [\"enroller\"], a list of machines"),
+    ("enrol", "enrol = [{ fact = \"ec2.image-id\", is = [\"ami-…\"] }]"),
+    ("max-certificate", "max-certificate = \"12h\""),
+    ("revoked-enrolments", "revoked-enrolments = [\"the statement id of an enrolment\"]"),
     ("members", "members = [\"alice\", \"bob\"]"),
     ("channels", "channels = [\"release\"]"),
     ("desk", "desk = [\"desk\"], a list of machines"),
