@@ -157,6 +157,7 @@ impl ExpectArgs {
             channel: self.channel.clone(),
             instance: self.instance.clone(),
             step: self.step.clone(),
+            machine: None,
         }
     }
 

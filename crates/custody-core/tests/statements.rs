@@ -289,7 +289,7 @@ fn manifest() -> impl Strategy<Value = Statement> {
     );
     let tail = (
         prop::option::of(source()),
-        prop::collection::vec(id(), 0..3),
+        (prop::collection::vec(id(), 0..3), prop::collection::vec(id(), 0..3)),
         prop::collection::vec(input, 0..3),
         (text(), text(), time(), time()),
         prop::option::of(artifact()),
@@ -299,7 +299,7 @@ fn manifest() -> impl Strategy<Value = Statement> {
         |(
             (artifacts, task, step, command, destination, creator, environment),
             (attestations, enrolment, image),
-            (source, upstream, inputs, run, log),
+            (source, (upstream, agreeing), inputs, run, log),
         )| {
             let (builder, invocation, started, finished) = run;
             Statement::Manifest(Manifest {
@@ -315,6 +315,7 @@ fn manifest() -> impl Strategy<Value = Statement> {
                 image,
                 source,
                 upstream,
+                agreeing,
                 inputs,
                 builder,
                 invocation,

@@ -297,6 +297,7 @@ impl Worker<'_> {
             image: None,
             source: task.source.clone(),
             upstream,
+            agreeing: Vec::new(),
             inputs,
             builder: worker_uri(self.name.as_str()),
             invocation: format!("{id}/1"),

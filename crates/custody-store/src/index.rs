@@ -234,7 +234,7 @@ fn links(statement: &Statement) -> BTreeSet<(Relation, Sha256)> {
                 InputOrigin::Manifest(id) => Some(id),
                 InputOrigin::External(_) | InputOrigin::Download(_) => None,
             });
-            let upstream = manifest.upstream.iter().copied().chain(named);
+            let upstream = manifest.named().chain(named);
             links.extend(upstream.map(|id| (Relation::ManifestManifest, id.0)));
             links.extend(
                 manifest.artifacts.iter().map(|made| (Relation::Product, made.digests.sha256)),

@@ -377,6 +377,7 @@ impl World {
             environment: vec![("os".into(), "linux".into())],
             attestations: Vec::new(),
             enrolment: None,
+            agreeing: Vec::new(),
             image: None,
             source: task.source.clone(),
             upstream,

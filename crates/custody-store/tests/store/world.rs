@@ -181,6 +181,7 @@ pub(crate) fn manifest(
         environment: Vec::new(),
         attestations: Vec::new(),
         enrolment: None,
+        agreeing: Vec::new(),
         image: None,
         source: None,
         upstream: used.iter().map(|(_, id)| *id).collect(),

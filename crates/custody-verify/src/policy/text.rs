@@ -1,6 +1,7 @@
 //! The TOML of a policy: the rules that hold between its parts.
 
 mod hints;
+mod machine;
 mod platforms;
 mod tables;
 
@@ -20,6 +21,7 @@ use custody_core::key::PublicKey;
 use custody_core::limits::POLICY_BYTES;
 use custody_core::statement::Label;
 use custody_core::{Code, Refusal};
+use custody_machine::Platform;
 use toml::Spanned;
 
 use self::tables::{
@@ -203,6 +205,7 @@ struct Reader {
     faults: Vec<Fault>,
     principals: BTreeMap<Label, Principal>,
     owners: BTreeMap<custody_core::key::KeyId, Label>,
+    platforms: BTreeMap<Label, Platform>,
     roles: BTreeMap<Label, BTreeSet<Label>>,
     used_roles: BTreeSet<Label>,
     used_machines: BTreeSet<Label>,
@@ -219,7 +222,7 @@ impl Reader {
             }
         }
         self.sound_so_far()?;
-        let platforms = self.platforms(&table.platforms);
+        self.platforms = self.platforms(&table.platforms);
         for (name, role) in &table.roles {
             let members = self.role(role).and_then(|members| Ok((parsed(name)?, members)));
             let role = self.keep(members);
@@ -257,7 +260,7 @@ impl Reader {
                 root: root?,
                 origins: origins?,
                 principals: self.principals,
-                platforms,
+                platforms: self.platforms,
                 roles: self.roles,
                 products,
                 owners: self.owners,
@@ -347,12 +350,17 @@ impl Reader {
                     "let `from` be before `until`",
                 ));
             }
+            if let Some(name) = entry.machine.keys().next().filter(|_| is_person) {
+                let remedy = "leave `machine` out: people sign wherever they are";
+                return Err(fault(name.span(), "a person's key that is tied to a machine", remedy));
+            }
             keys.push(Key {
                 key,
                 from,
                 until,
                 revoked: entry.revoked,
                 user_verification: entry.user_verification,
+                machine: self.tie(&entry.machine)?,
             });
         }
         if self.principals.insert(label, Principal { is_person, keys }).is_some() {
@@ -543,9 +551,11 @@ impl Reader {
             let other_release = matches!(entry.release, Release::Other);
             Ok(StepInput { step, other_release, required: entry.required })
         };
+        let perform = self.machines(table.perform.get_ref())?;
+        let (builders, builders_differ) = self.builders(table, &perform)?;
         Ok(Step {
             phase: one(&table.phase, phases, "phase")?,
-            perform: self.machines(table.perform.get_ref())?,
+            perform,
             schedule: self.machines(&table.schedule)?,
             scheduled_by: table
                 .scheduled_by
@@ -562,6 +572,10 @@ impl Reader {
             destinations: table.destinations.iter().map(destination).collect::<Result<_, _>>()?,
             max_age: duration(&table.max_age)?,
             summaries: self.machines(&table.summaries)?,
+            images: self.images(table.images.as_ref(), steps)?,
+            machine: self.demands(&table.machine)?,
+            builders,
+            builders_differ,
         })
     }
 

@@ -53,6 +53,8 @@ pub(super) struct KeyTable {
     pub(super) revoked: bool,
     #[serde(default)]
     pub(super) user_verification: bool,
+    #[serde(default)]
+    pub(super) machine: Table<Text>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -162,6 +164,27 @@ pub(super) struct StepTable {
     #[serde(default)]
     pub(super) summaries: Vec<Text>,
     pub(super) receipts: Spanned<Receipts>,
+    pub(super) images: Option<Spanned<Vec<Spanned<toml::Value>>>>,
+    #[serde(default)]
+    pub(super) machine: Vec<DemandTable>,
+    pub(super) builders: Option<Spanned<i64>>,
+    #[serde(default)]
+    pub(super) builders_differ: Vec<Text>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum WantedStanding {
+    Verified,
+    Claimed,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct DemandTable {
+    pub(super) fact: Text,
+    pub(super) is: Spanned<Vec<Text>>,
+    pub(super) standing: WantedStanding,
 }
 
 #[derive(Deserialize)]
