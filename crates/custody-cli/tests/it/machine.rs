@@ -89,7 +89,7 @@ fn assert_claimed(manifest: &Manifest, proof: &Proof) {
 }
 
 fn amazon(signer: &Signer) -> Platform {
-    let certificate = Certificate::from_pem(&signer.certificate_pem()).unwrap();
+    let certificate = Certificate::from_der(signer.certificate()).unwrap();
     let regions = ["eu-west-1".to_owned()].into();
     Platform::Ec2(Ec2 { certificates: vec![RegionalCertificate { regions, certificate }] })
 }
@@ -272,7 +272,7 @@ fn a_machine_of_azure_proves_what_it_is() {
         let world = World::fresh();
         let authority = Signer::authority("azure");
         let platform = Platform::Azure(Azure {
-            authorities: vec![Certificate::from_pem(&authority.certificate_pem()).unwrap()],
+            authorities: vec![Certificate::from_der(authority.certificate()).unwrap()],
             names: vec!["metadata.azure.com".into()],
         });
         let signer = custody_platforms::azure::signer(&authority);
