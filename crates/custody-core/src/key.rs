@@ -438,4 +438,22 @@ mod tests {
             .is_err()
         );
     }
+
+    /// A short key is a type of its own, and a good one is not of that type.
+    #[test]
+    fn short_keys_stay_apart() {
+        let spki = |bits: usize, e: &[u8]| {
+            PublicKey::Rsa { n: vec![0xc3; bits / 8], e: e.to_vec() }.to_spki_der()
+        };
+        for bits in [1024, 2040] {
+            assert!(LegacyRsaKey::from_spki_der(&spki(bits, &[1, 0, 1])).is_ok());
+            assert!(PublicKey::from_spki_der(&spki(bits, &[1, 0, 1])).is_err());
+        }
+        let ed25519 = PublicKey::Ed25519([0x15; 32]).to_spki_der();
+        for der in
+            [spki(1016, &[1, 0, 1]), spki(2048, &[1, 0, 1]), spki(1024, &[3]), ed25519, vec![]]
+        {
+            assert_eq!(LegacyRsaKey::from_spki_der(&der).unwrap_err().code, Code::PolicyKeyWeak);
+        }
+    }
 }

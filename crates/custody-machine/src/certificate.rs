@@ -53,6 +53,8 @@ const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x13];
 const KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x0f];
 const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x25];
 const ALTERNATIVE_NAME: &[u8] = &[0x55, 0x1d, 0x11];
+/// What we do not check, critical or not: names that an authority may certify.
+const NAME_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x1e];
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 
 const DIGITAL_SIGNATURE: u8 = 0x80;
@@ -273,6 +275,7 @@ impl Extensions {
                     let dns = names.iter().filter(|name| name.tag == 0x82);
                     read.names = dns.filter_map(|name| text(name.content)).collect();
                 }
+                NAME_CONSTRAINTS => return None,
                 _ if critical => return None,
                 _ => {}
             }

@@ -147,6 +147,43 @@ fn authorities_may_be_between() {
     assert!(ends(2, &[&chain[1], &root, &chain[0]]));
     assert!(!ends(2, &[&chain[1]]), "a link is missing");
     assert!(!ends(3, &[&chain[0], &chain[1], &chain[2]]), "more than two between");
+    // an authority that may have none below, that may sign no certificates, that is over, or of another name
+    let between = |change: &dyn Fn(&mut Certified), above: &Signer, all: &[&Signer]| {
+        let mut certified = Certified::new("authority", true);
+        change(&mut certified);
+        let authority = above.issue(&certified);
+        let signer = signer(&authority);
+        let all: Vec<&Signer> = all.iter().copied().chain([&authority]).collect();
+        proof(&platform, attested(&honest(), &signer, &all).as_bytes(), &context()).is_ok()
+    };
+    assert!(between(&|_| {}, &root, &[]));
+    assert!(between(&|a| a.path_length = Some(0), &root, &[]));
+    assert!(between(&|a| a.more = Some((0x20, false)), &root, &[]));
+    let none_below =
+        root.issue(&Certified { path_length: Some(0), ..Certified::new("none below", true) });
+    assert!(!between(&|_| {}, &none_below, &[&none_below]));
+    let one_below =
+        root.issue(&Certified { path_length: Some(1), ..Certified::new("one below", true) });
+    assert!(between(&|_| {}, &one_below, &[&one_below]));
+    let changes: [&dyn Fn(&mut Certified); 6] = [
+        &|a| a.usage = 0x80,
+        &|a| a.authority = false,
+        &|a| a.not_after = "2026-03-01T00:59:59Z".parse().unwrap(),
+        &|a| a.not_before = "2026-03-01T01:00:01Z".parse().unwrap(),
+        // policy constraints, critical; name constraints
+        &|a| a.more = Some((0x24, true)),
+        &|a| a.more = Some((0x1e, false)),
+    ];
+    for (i, change) in changes.iter().enumerate() {
+        assert!(!between(*change, &root, &[]), "{i}");
+    }
+    let unsigning = Certified {
+        usage: 0x20,
+        names: vec!["metadata.azure.com".to_owned()],
+        ..Certified::new("x", false)
+    };
+    let message = attested(&honest(), &root.issue(&unsigning), &[]);
+    assert!(proof(&platform, message.as_bytes(), &context()).is_err());
     // seven authorities that all vouch for each other end in a verdict soon
     let circle: Vec<&Signer> = vec![&chain[0]; 7];
     assert!(!ends(2, &circle));

@@ -120,6 +120,32 @@ fn a_document_that_nobody_signed_is_refused() {
         let refusal = world.refused("rsa2048", &cms.bytes());
         assert_eq!((refusal.at.as_str(), refusal.found.as_str()), ("ec2.rsa2048", found));
     }
+    // other algorithms, which would have to be understood another way
+    let plain = Cms { attributes: false, ..world.cms() }.bytes();
+    let sha256 = [0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01];
+    let rsa = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0, 0x04];
+    for (oid, last, other, found) in [
+        (&sha256[..], 8, 3, "another hash than SHA-256"),
+        (&rsa[..], 8, 10, "another signature than RSA"),
+    ] {
+        let at = plain.windows(oid.len()).rposition(|window| window == oid).unwrap();
+        let mut changed = plain.clone();
+        changed[at + last] = other;
+        assert_eq!(world.refused("rsa2048", &changed).found, found);
+    }
+    // attributes that do not say what the content is, or say it twice
+    let with_attributes = world.cms().bytes();
+    for (name, other, found) in [
+        (3, 5, "attributes without type and digest of the content"),
+        (4, 5, "attributes without type and digest of the content"),
+        (4, 3, "an attribute that is there twice"),
+    ] {
+        let attribute = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, name];
+        let at = with_attributes.windows(9).position(|window| window == attribute).unwrap();
+        let mut changed = with_attributes.clone();
+        changed[at + 8] = other;
+        assert_eq!(world.refused("rsa2048", &changed).found, found);
+    }
     // the attributes of one message around the content of another
     let other = document_of_another();
     let honest = Cms::new(other.as_bytes(), &world.frankfurt);
@@ -158,12 +184,12 @@ fn only_the_certificate_of_the_region_counts() {
         vec![world.frankfurt.certificate(), forger.certificate()],
         vec![world.frankfurt.certificate()],
     ] {
-        let forged = Cms { certificates, ..Cms::new(world.document.as_bytes(), &forger) };
-        let refusal = world.refused("rsa2048", &forged.bytes());
+        let message = Cms { certificates, ..Cms::new(world.document.as_bytes(), &forger) };
+        let refusal = world.refused("rsa2048", &message.bytes());
         assert_eq!(refusal.expected, "a signature by a certificate that the policy pins");
     }
-    let forged = signature(&world.document, &forger);
-    world.refused("signature", forged.as_bytes());
+    let plain = signature(&world.document, &forger);
+    world.refused("signature", plain.as_bytes());
 
     // Ireland's certificate is genuine, and not Frankfurt's
     let elsewhere = rsa2048(&world.document, &world.ireland);
@@ -231,12 +257,12 @@ fn certificates_hold_for_a_time() {
 fn documents_that_say_nothing_or_too_much_are_refused() {
     let signer = Signer::authority("Amazon");
     let platform = pinned(&[("eu-central-1", &signer)]);
-    let signed = |text: &str| {
+    let verdict = |text: &str| {
         let message = rsa2048(text, &signer);
         let attestation = attestation("ec2", &[("document", &text), ("rsa2048", &message)]);
         verify(&attestation, &platform, &context())
     };
-    assert!(signed(r#"{"instanceId":"i-1","region":"eu-central-1","imageId":null}"#).is_ok());
+    assert!(verdict(r#"{"instanceId":"i-1","region":"eu-central-1","imageId":null}"#).is_ok());
     for text in [
         "",
         "{}",
@@ -250,7 +276,7 @@ fn documents_that_say_nothing_or_too_much_are_refused() {
         r#"{"instanceId":"i-1\u202e","region":"eu-central-1"}"#,
         r#"{"instanceId":"i-1","region":"eu-central-1"} x"#,
     ] {
-        let refusal = signed(text).unwrap_err();
+        let refusal = verdict(text).unwrap_err();
         assert_eq!(refusal.code, Code::WorkerIdentityUnverified, "{text}: {refusal}");
         assert!(refusal.at.starts_with("ec2.document"), "{refusal}");
     }

@@ -257,8 +257,8 @@ fn the_algorithm_is_the_keys() {
     // what a token brings along is no key
     let forger = Issuer::new("https://ci.example.org");
     let header = format!(r#"{{"alg":"RS256","kid":"{id}","jwk":{}}}"#, "{}");
-    let forged = forger.token_with(&header, &claims);
-    assert_eq!(code(&forged, &platform), Code::WorkerIdentityUnverified);
+    let by_forger = forger.token_with(&header, &claims);
+    assert_eq!(code(&by_forger, &platform), Code::WorkerIdentityUnverified);
     // the key as a shared secret, no signature, another's, and claims of another
     let token = issuer.token(&claims);
     let (signed, signature) = token.rsplit_once('.').unwrap();

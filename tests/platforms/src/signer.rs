@@ -29,6 +29,12 @@ pub struct Certified {
     pub not_after: Time,
     /// The content octets of the purposes' object identifiers.
     pub purposes: Vec<Vec<u8>>,
+    /// The first byte of its key usage.
+    pub usage: u8,
+    /// How many authorities may be below.
+    pub path_length: Option<u8>,
+    /// One more extension: the last number of 2.5.29.N, and whether it is critical.
+    pub more: Option<(u8, bool)>,
 }
 
 impl Certified {
@@ -41,6 +47,10 @@ impl Certified {
             not_before: "2020-01-01T00:00:00Z".parse().unwrap(),
             not_after: "2049-12-31T23:59:59Z".parse().unwrap(),
             purposes: vec![],
+            // keyCertSign, or digitalSignature
+            usage: if authority { 0x04 } else { 0x80 },
+            path_length: None,
+            more: None,
         }
     }
 }
@@ -120,16 +130,18 @@ fn time(time: Time) -> Vec<u8> {
 }
 
 fn certificate(certified: &Certified, spki: &[u8], issuer: &str, by: &RsaKeyPair) -> Vec<u8> {
-    let Certified { name: subject, names, authority, not_before, not_after, purposes } = certified;
+    let Certified { name: subject, names, authority, not_before, not_after, purposes, .. } =
+        certified;
     let extension = |last: u8, critical: bool, value: &[u8]| {
         let critical: &[u8] = if critical { &[1, 1, 0xff] } else { &[] };
         sequence(&[&oid(&[0x55, 0x1d, last]), critical, &octets(value)])
     };
     let is_authority: &[u8] = if *authority { &[1, 1, 0xff] } else { &[] };
-    // keyCertSign, or digitalSignature
-    let usage: &[u8] = if *authority { &[3, 2, 2, 4] } else { &[3, 2, 7, 0x80] };
-    let mut extensions =
-        vec![extension(0x13, true, &sequence(&[is_authority])), extension(0x0f, true, usage)];
+    let most_below = certified.path_length.map(small).unwrap_or_default();
+    let mut extensions = vec![
+        extension(0x13, true, &sequence(&[is_authority, &most_below])),
+        extension(0x0f, true, &tlv(3, &[&[0, certified.usage]])),
+    ];
     if !names.is_empty() {
         let names: Vec<Vec<u8>> = names.iter().map(|name| tlv(0x82, &[name.as_bytes()])).collect();
         extensions.push(extension(0x11, false, &sequence(&[&names.concat()])));
@@ -138,6 +150,7 @@ fn certificate(certified: &Certified, spki: &[u8], issuer: &str, by: &RsaKeyPair
         let purposes: Vec<Vec<u8>> = purposes.iter().map(|purpose| oid(purpose)).collect();
         extensions.push(extension(0x25, false, &sequence(&[&purposes.concat()])));
     }
+    extensions.extend(certified.more.map(|(last, critical)| extension(last, critical, &[5, 0])));
     let signed = sequence(&[
         &tlv(0xa0, &[&small(2)]),
         &small(1),
