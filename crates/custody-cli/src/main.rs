@@ -7,6 +7,7 @@ mod chart;
 mod commands;
 mod context;
 mod error;
+mod machine;
 mod seen;
 mod tree;
 mod ui;

@@ -7,6 +7,7 @@ use custody_core::envelope::StatementId;
 use custody_verify::Report;
 use custody_verify::report::{Node, NodeKind, Outcome};
 
+use crate::machine;
 use crate::ui::{BAD, BOLD, DIM, GOOD};
 
 /// How many documents of one kind are drawn below one other before they are counted only.
@@ -124,6 +125,10 @@ impl Drawing<'_> {
             && let Some(source) = fact(node, "source")
         {
             lines.push((format!("source {BOLD}{}{BOLD:#}", shown(source)), None));
+        }
+        if node.kind == NodeKind::Manifest {
+            let image = fact(node, "ran in").map(|image| format!("image {}", shown(image)));
+            lines.extend(image.into_iter().chain(machine::known(node)).map(|line| (line, None)));
         }
         let last = lines.len().saturating_sub(1);
         for (i, (line, child)) in lines.into_iter().enumerate() {

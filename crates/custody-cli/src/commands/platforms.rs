@@ -43,6 +43,10 @@ fn parse(text: &str) -> Result<(Label, String), String> {
     if !Kind::NAMES.contains(&kind) {
         return Err(format!("a kind is one of {}", Kind::NAMES.join(", ")));
     }
+    // facts are called PLATFORM.NAME
+    if name.contains('.') {
+        return Err("a platform has no dot in its name".into());
+    }
     let label = name.parse().map_err(|refusal: Refusal| refusal.to_string())?;
     Ok((label, kind.to_owned()))
 }
@@ -106,7 +110,7 @@ mod tests {
         let read = |text| parse(text).map(|(label, kind)| (label.to_string(), kind));
         assert_eq!(read("ec2"), Ok(("ec2".into(), "ec2".into())));
         assert_eq!(read("farm=ec2"), Ok(("farm".into(), "ec2".into())));
-        for bad in ["", "ec3", "ec2=", "=ec2", "a b=ec2", "ec2=farm"] {
+        for bad in ["", "ec3", "ec2=", "=ec2", "a b=ec2", "ec2=farm", "a.b=ec2"] {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }

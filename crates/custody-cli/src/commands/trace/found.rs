@@ -14,6 +14,7 @@ use custody_verify::PolicyChain;
 
 use super::roots::{Roots, claimed};
 use crate::error::Error;
+use crate::machine;
 
 /// One statement.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub(super) struct Row {
     /// When it was made, as it says itself.
     pub(super) time: Time,
     pub(super) because: String,
+    /// What it says of its machine.
+    pub(super) machine: Option<String>,
     /// Whether a key signed it that the pinned policies list, or that was enrolled. Otherwise anybody may have made it.
     pub(super) verified: bool,
     /// By whom.
@@ -117,6 +120,7 @@ impl Row {
             ("verified", Value::Bool(self.verified)),
             ("signed", Value::text(&self.signed)),
         ])
+        .with("machine", self.machine.as_ref().map(Value::text))
         .with("destination", self.place.as_ref().map(Value::text))
         .with("files", Some(Value::list(self.files.iter().map(file))))
     }
@@ -197,6 +201,7 @@ impl<'s> Desk<'s> {
             place: None,
             time: statement.as_ref().map_or(Time::EPOCH, claimed),
             because: because(descendant.because),
+            machine: statement.as_ref().and_then(Statement::as_manifest).and_then(machine::claimed),
             verified,
             signed,
             files: Vec::new(),

@@ -28,7 +28,7 @@ const GITHUB_CLAIMS: &[(&str, &str)] = &[
     ("runner-os", "RUNNER_OS"),
 ];
 
-/// GitHub Actions documentation, "OpenID Connect reference", "Methods for requesting the OIDC token".
+/// GitHub Actions documentation, "`OpenID` Connect reference", "Methods for requesting the OIDC token".
 pub(super) fn github(variables: Variables<'_>, binding: &Sha256) -> Result<Said, Unanswered> {
     let hint = ", which the job has with the permission id-token: write";
     let url = required(variables, "ACTIONS_ID_TOKEN_REQUEST_URL", hint)?;
@@ -56,7 +56,7 @@ const GITLAB_CLAIMS: &[(&str, &str)] = &[
     ("runner-version", "CI_RUNNER_VERSION"),
 ];
 
-/// GitLab documentation, "OpenID Connect (OIDC) authentication using ID tokens". A job is given the token
+/// GitLab documentation, "`OpenID` Connect (OIDC) authentication using ID tokens". A job is given the token
 /// with the audience that its definition has, and cannot ask for another.
 pub(super) fn gitlab(variables: Variables<'_>) -> Result<Said, Unanswered> {
     let hint = ", which the job has by id_tokens";

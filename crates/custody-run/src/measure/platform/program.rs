@@ -10,7 +10,7 @@ use custody_core::limits::ATTESTATION_BYTES;
 use super::Unanswered;
 
 /// A TPM takes seconds for a signature.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_mins(1);
 const PAUSE: Duration = Duration::from_millis(5);
 /// How much of what a program complains about is told.
 const SHOWN: usize = 300;
@@ -75,7 +75,7 @@ mod tests {
         let path = ("PATH", "/usr/bin:/bin".to_owned());
         let printed = output(&["env"], &[path.clone(), ("A", "b".to_owned())]).unwrap();
         assert_eq!(String::from_utf8(printed).unwrap().lines().count(), 2);
-        let failed = output(&["sh", "-c", "echo no luck >&2; exit 3"], &[path.clone()]);
+        let failed = output(&["sh", "-c", "echo no luck >&2; exit 3"], std::slice::from_ref(&path));
         assert_eq!(failed.unwrap_err().found, "exit status: 3: no luck");
         let long = format!("head -c {} /dev/zero", ATTESTATION_BYTES + 1);
         assert!(output(&["sh", "-c", &long], &[path]).unwrap_err().found.starts_with("more than"));
