@@ -98,6 +98,10 @@ fn leave(plan: &Plan, report: &Report) -> Result<ExitCode, Fault> {
         fs::write(group, "0").or_fault("to join a control group")?;
     }
     let flags = plan.flags;
+    if flags.filesystem && !flags.processes {
+        // the mounts would be everybody's
+        return Err(Fault("a view of files without a namespace".to_owned()));
+    }
     if flags.session {
         rustix::process::setsid().or_fault("a session of its own")?;
     }
@@ -172,7 +176,10 @@ fn enter(plan: &Plan, report: &Report) -> Result<ExitCode, Fault> {
         return Ok(ExitCode::SUCCESS);
     };
     let mut command = Command::new(program);
-    command.args(arguments).env_clear().envs(plan.variables.iter().map(|(name, value)| (name, value)));
+    command
+        .args(arguments)
+        .env_clear()
+        .envs(plan.variables.iter().map(|(name, value)| (name, value)));
     command.stdin(Stdio::null());
     let failed = |error: io::Error| {
         let text = format!("custody: {}: {error}\n", program.display());

@@ -99,7 +99,9 @@ impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exited(status) => status.fmt(f),
-            Self::OutOfMemory => f.write_str("killed when it needed more memory than the task allows"),
+            Self::OutOfMemory => {
+                f.write_str("killed when it needed more memory than the task allows")
+            }
             Self::TimedOut => f.write_str("killed when its time was over"),
             Self::Cancelled => f.write_str("killed on request"),
         }
@@ -134,7 +136,9 @@ pub fn execute(
     rustix::io::ioctl_fionbio(&output, true).map_err(|error| fault(error.into()))?;
     let limits = &run.task.limits;
     let name = run.directory.path().file_name().unwrap_or_default().to_string_lossy();
-    let group = Group::create(limits, &name, confinement.helpers());
+    let group = (machine.limits == Enforced::Together)
+        .then(|| Group::create(limits, &name, confinement.helpers()))
+        .flatten();
     confinement.limits = match &group {
         Some(_) => Enforced::Together,
         None if limits.memory.or(limits.processes).is_some() => Enforced::Single,

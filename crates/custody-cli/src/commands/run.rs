@@ -1,7 +1,7 @@
 //! `custody run`
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -11,7 +11,7 @@ use custody_core::json::Value;
 use custody_core::statement::{Label, Origin, Statement, Task};
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
-use custody_run::execute::User;
+use custody_run::execute::{Confiner, User};
 use custody_run::run::Worker;
 use custody_run::users::Users;
 use custody_sign::Signer;
@@ -61,6 +61,24 @@ pub(crate) struct MachineArgs {
     /// many runs at once
     #[arg(long = "user", value_name = "UID:GID", value_parser = parse_user)]
     users: Vec<User>,
+    /// Let commands read and write this directory of the machine too, say for caches; they are not in
+    /// a sandbox then, and manifests say so
+    #[arg(long = "share", value_name = "DIR")]
+    shared: Vec<PathBuf>,
+}
+
+impl MachineArgs {
+    /// How commands are kept apart: by this program, and without a view of keys and store.
+    fn confiner(&self, store: &Path) -> Result<Confiner, Error> {
+        let whole = |path: &PathBuf| path.canonicalize().map_err(Error::io(path));
+        let keys = self.keys.iter().map(PathBuf::from).filter(|key| key.exists());
+        let hidden = keys.chain([store.to_owned()]);
+        Ok(Confiner {
+            program: "/proc/self/exe".into(),
+            hidden: hidden.map(|path| whole(&path)).collect::<Result<_, _>>()?,
+            shared: self.shared.iter().map(whole).collect::<Result<_, _>>()?,
+        })
+    }
 }
 
 /// Whoever could read our keys runs no commands with them at hand: root steps down to nobody.
@@ -70,16 +88,17 @@ fn nobody() -> Option<User> {
 }
 
 fn parse_user(text: &str) -> Result<User, String> {
-    let ids =
+    let ids: Option<(u32, u32)> =
         text.split_once(':').and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
-    ids.map(|(uid, gid)| User { uid, gid })
+    // the highest number stands for none
+    ids.filter(|&(uid, gid)| uid.max(gid) < u32::MAX)
+        .map(|(uid, gid)| User { uid, gid })
         .ok_or_else(|| "write two numbers, like 65534:65534".into())
 }
 
 /// The machines whose keys are at hand.
 pub(super) struct Machines {
     signers: Vec<(Label, Box<dyn Signer>)>,
-    users: Users,
 }
 
 impl Machines {
@@ -98,9 +117,7 @@ impl Machines {
             })?;
             signers.push((owner, signer));
         }
-        let users =
-            if args.users.is_empty() { nobody().into_iter().collect() } else { args.users.clone() };
-        Ok(Self { signers, users: Users::probe(&users)? })
+        Ok(Self { signers })
     }
 
     /// The machine at hand that the policy lets perform the step.
@@ -156,11 +173,15 @@ pub(crate) fn run(args: &RunArgs, ui: &Ui) -> Result<(), Error> {
     let store = args.store.open()?;
     let policies = trusted(&store, now()?)?;
     let machines = Machines::open(&args.machine, &policies)?;
+    let confiner = args.machine.confiner(&args.store.store)?;
+    let users = &args.machine.users;
+    let users = if users.is_empty() { nobody().into_iter().collect() } else { users.clone() };
     let performance = Performance {
         args: &args.machine,
         store: &store,
         policies: &policies,
         machines: &machines,
+        users: Users::probe(&confiner, &users)?,
         cancelled: cancelled()?,
         ui,
     };
@@ -182,6 +203,7 @@ struct Performance<'p> {
     store: &'p Store,
     policies: &'p PolicyChain,
     machines: &'p Machines,
+    users: Users,
     cancelled: Arc<AtomicBool>,
     ui: &'p Ui,
 }
@@ -203,7 +225,7 @@ impl Performance<'_> {
             .map(|path| path.canonicalize().map_err(Error::io(path)))
             .transpose()?;
         let repository = repository.map(|path| path.display().to_string());
-        let turn = self.machines.users.take(&self.cancelled)?;
+        let turn = self.users.take(&self.cancelled)?;
         let worker = Worker {
             store: self.store,
             signer,

@@ -100,7 +100,14 @@ impl Plan {
                     plan.variables.push((owned(name), owned(value)));
                 }
                 b"word" => plan.words.push(word),
-                flag => *plan.flags.named_mut().into_iter().find(|(name, _)| name.as_bytes() == flag)?.1 = true,
+                flag => {
+                    *plan
+                        .flags
+                        .named_mut()
+                        .into_iter()
+                        .find(|(name, _)| name.as_bytes() == flag)?
+                        .1 = true
+                }
             }
         }
         Some(plan)

@@ -63,7 +63,9 @@ pub(super) fn enter(plan: &Plan) -> Result<(), Fault> {
     }
     for path in WRITABLE {
         let path = within(Path::new(path));
-        directory(&path).and_then(|()| empty(&path, "mode=1777")).or_fault("a directory for temporary files")?;
+        directory(&path)
+            .and_then(|()| empty(&path, "mode=1777"))
+            .or_fault("a directory for temporary files")?;
     }
     for path in [&plan.directory].into_iter().chain(&plan.shared) {
         let place = within(path);

@@ -60,7 +60,7 @@ pub struct Confinement {
     /// It reaches no other files, and no sockets without a name, says Landlock of this version. Only
     /// together with [`Self::privileges`].
     pub landlock: Option<u32>,
-    /// By what the limits of the task hold.
+    /// By what the limits of a task hold: at best, or in this run.
     pub limits: Enforced,
     /// It runs as this user. Tasks that run at the same time should have different ones.
     pub user: Option<User>,
@@ -92,6 +92,7 @@ impl Confinement {
             network: true,
             filesystem: true,
             landlock: Some(0),
+            limits: Enforced::Together,
             ..identity.clone()
         };
         let fault = |error: io::Error| {
@@ -122,6 +123,7 @@ impl Confinement {
             network: works(&Self { network: true, ..only.clone() }),
             filesystem: works(&filesystem),
             landlock: landlock(&Self { landlock: Some(0), ..identity.clone() }),
+            limits: full.limits,
             ..identity
         })
     }
@@ -148,7 +150,8 @@ impl Confinement {
             Some(group) => plan.groups = group.doors(),
             None => {
                 plan.memory = run.task.limits.memory;
-                plan.count = run.task.limits.processes.map(|count| count + self.helpers());
+                plan.count =
+                    run.task.limits.processes.map(|count| count.saturating_add(self.helpers()));
             }
         }
         self.launch(&plan, output)

@@ -28,7 +28,12 @@ impl Group {
         if let Some(memory) = limits.memory {
             let (directory, first) = group.add(&own, "memory", name)?;
             let (limit, swap, nothing, killed) = if first {
-                ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", memory, "memory.oom_control")
+                (
+                    "memory.limit_in_bytes",
+                    "memory.memsw.limit_in_bytes",
+                    memory,
+                    "memory.oom_control",
+                )
             } else {
                 ("memory.max", "memory.swap.max", 0, "memory.events")
             };
@@ -39,7 +44,8 @@ impl Group {
         }
         if let Some(processes) = limits.processes {
             let (directory, _) = group.add(&own, "pids", name)?;
-            fs::write(directory.join("pids.max"), (processes + helpers).to_string()).ok()?;
+            fs::write(directory.join("pids.max"), processes.saturating_add(helpers).to_string())
+                .ok()?;
         }
         (!group.directories.is_empty()).then_some(group)
     }
