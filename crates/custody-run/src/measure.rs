@@ -5,7 +5,7 @@ use std::fs;
 
 use custody_core::digest::Sha256;
 
-use crate::execute::{Confinement, Enforced};
+use crate::execute::{Confinement, Confiner, Enforced};
 
 /// The facts about a run that was confined like this, sorted by name. What cannot be found out is
 /// left out.
@@ -15,13 +15,18 @@ use crate::execute::{Confinement, Enforced};
 /// * `machine`: a digest of machine-id(5), which itself should not be published;
 /// * `isolation`: `sandbox` or `process`; `processes`: `contained` or `group`; `network`: `none` or
 ///   `host`; `privileges`: `fixed` or `open`; `user`: the number of the user that the command ran as;
-///   `capabilities`: `none` or `kept`; `filesystem`: `private`, `shared` or `host`; `landlock`: its
+///   `capabilities`: `none` or `kept`; `filesystem`: `private`, `lent`, `shared` or `host`; `landlock`: its
 ///   version or `none`; `limits`: `together`, `single` or `none`; `interactive`: `no`;
 /// * `worker`: this program and its version.
 pub fn measure(confinement: &Confinement) -> Vec<(String, String)> {
     let system = rustix::system::uname();
     let uid = confinement.user.map_or_else(|| rustix::process::geteuid().as_raw(), |user| user.uid);
-    let viewed = if confinement.confiner.shared.is_empty() { "private" } else { "shared" };
+    let Confiner { lent, shared, .. } = &confinement.confiner;
+    let viewed = match (lent.is_empty(), shared.is_empty()) {
+        (_, false) => "shared",
+        (false, true) => "lent",
+        (true, true) => "private",
+    };
     let landlock = confinement.landlock.map_or("none".to_owned(), |version| version.to_string());
     let limits = match confinement.limits {
         Enforced::Together => "together",
@@ -81,7 +86,6 @@ fn os(release: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::execute::Confiner;
 
     #[test]
     fn facts_are_sorted_and_clean() {
@@ -128,6 +132,9 @@ mod tests {
         let shared = Confiner { shared: vec!["/cache".into()], ..Confiner::default() };
         let shared = Confinement { confiner: shared, ..full.clone() };
         assert!(has(&shared, "filesystem", "shared") && has(&shared, "isolation", "process"));
+        let lent = Confiner { lent: vec!["/key".into()], ..Confiner::default() };
+        let lent = Confinement { confiner: lent, ..full.clone() };
+        assert!(has(&lent, "filesystem", "lent") && has(&lent, "isolation", "sandbox"));
         for less in [
             Confinement { privileges: false, ..full.clone() },
             Confinement { processes: false, ..full.clone() },

@@ -276,6 +276,28 @@ fn a_shared_directory_is_written_and_told() {
 }
 
 #[test]
+fn what_is_lent_is_read_and_told() {
+    for mut machine in sandboxes("what_is_lent_is_read_and_told") {
+        let place = Place::new();
+        let (key, tools) = (place.files.path().join("key"), place.files.path().join("tools"));
+        readable(&key, "LENT");
+        fs::create_dir(&tools).unwrap();
+        readable(&tools.join("tool"), "LENT");
+        for path in [&key, &tools.join("tool")] {
+            fs::set_permissions(path, Permissions::from_mode(0o666)).unwrap();
+        }
+        let (key, tool) = (key.display(), tools.join("tool"));
+        let text = format!("cat {key} {0}; echo x > {key}; echo x > {0}", tool.display());
+        assert!(!place.goes_well(&machine, &text).1.contains("LENT"));
+        machine.confiner.lent = vec![key.to_string().into(), tools];
+        let (outcome, log) = place.run(&machine, &script(&text));
+        assert_eq!(log.matches("LENT").count(), 2, "{log}");
+        assert_eq!(log.matches("ead-only file system").count(), 2, "{log}");
+        assert!(outcome.confinement.is_sandbox());
+    }
+}
+
+#[test]
 fn memory_is_limited() {
     // tail keeps all of it
     let text = "head -c 400000000 /dev/zero | tail -c 390000000 | wc -c";
@@ -366,5 +388,5 @@ fn without_root_it_is_the_same() {
     // where it is skipped is said
     io::stderr().write_all(&output.stderr).unwrap();
     assert!(output.status.success(), "{said}");
-    assert!(said.contains("9 passed"), "{said}");
+    assert!(said.contains("10 passed"), "{said}");
 }

@@ -61,6 +61,10 @@ pub(crate) struct MachineArgs {
     /// many runs at once
     #[arg(long = "user", value_name = "UID:GID", value_parser = parse_user)]
     users: Vec<User>,
+    /// Let commands read this file or directory of the machine too, say a signing key of the product;
+    /// manifests say that something was lent
+    #[arg(long = "lend", value_name = "PATH")]
+    lent: Vec<PathBuf>,
     /// Let commands read and write this directory of the machine too, say for caches; they are not in
     /// a sandbox then, and manifests say so
     #[arg(long = "share", value_name = "DIR")]
@@ -76,6 +80,7 @@ impl MachineArgs {
         Ok(Confiner {
             program: "/proc/self/exe".into(),
             hidden: hidden.map(|path| whole(&path)).collect::<Result<_, _>>()?,
+            lent: self.lent.iter().map(whole).collect::<Result<_, _>>()?,
             shared: self.shared.iter().map(whole).collect::<Result<_, _>>()?,
         })
     }

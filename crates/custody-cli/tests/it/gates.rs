@@ -280,6 +280,7 @@ fn the_caller_has_no_say() {
     let line = line.replace("--store store", &format!("--store {}", store.display()));
     let line = line.replace("--work work", &format!("--work {}", work.display()));
     let line = line.replace("--repository source", &format!("--repository {}", source.display()));
+    let line = line.replace("--share room", &format!("--share {}", world.path("room").display()));
     let mut command = world.command(&format!("--json {line}"));
     let path = format!("{}:/usr/bin:/bin", world.path("evil").display());
     command

@@ -38,6 +38,8 @@ pub(crate) struct Plan {
     pub(crate) directory: PathBuf,
     /// What it must not see, wherever it is.
     pub(crate) hidden: Vec<PathBuf>,
+    /// What it may read beside the system.
+    pub(crate) lent: Vec<PathBuf>,
     /// Further directories that it may write to.
     pub(crate) shared: Vec<PathBuf>,
     pub(crate) variables: Vec<(OsString, OsString)>,
@@ -64,7 +66,12 @@ impl Plan {
         self.memory.iter().for_each(|memory| add("memory", &number(*memory)));
         self.count.iter().for_each(|count| add("count", &number(*count)));
         add("directory", self.directory.as_os_str().as_bytes());
-        let lists = [("group", &self.groups), ("hidden", &self.hidden), ("shared", &self.shared)];
+        let lists = [
+            ("group", &self.groups),
+            ("hidden", &self.hidden),
+            ("lent", &self.lent),
+            ("shared", &self.shared),
+        ];
         for (name, paths) in lists {
             paths.iter().for_each(|path| add(name, path.as_os_str().as_bytes()));
         }
@@ -93,6 +100,7 @@ impl Plan {
                 b"directory" => plan.directory = word.into(),
                 b"group" => plan.groups.push(word.into()),
                 b"hidden" => plan.hidden.push(word.into()),
+                b"lent" => plan.lent.push(word.into()),
                 b"shared" => plan.shared.push(word.into()),
                 b"variable" => {
                     let (name, value) = pair(value)?;
@@ -152,6 +160,7 @@ mod tests {
             count: None,
             directory: word(b"/var/tmp/\xff run").into(),
             hidden: vec!["/a=b".into(), "/c".into()],
+            lent: vec!["/key".into()],
             shared: vec!["/cache".into()],
             variables: vec![(word(b"A"), word(b"=\n")), (word(b"B"), word(b""))],
             words: vec![word(b"sh"), word(b""), word(b"-c\xfe")],

@@ -82,6 +82,7 @@ pub(super) fn fence(plan: &Plan) -> Result<i32, Fault> {
     // a view has nothing that may not be read
     let readable: &[&str] = if viewed { &["/"] } else { SYSTEM };
     let readable = readable.iter().map(|name| Path::new("/").join(name)).chain(["/proc".into()]);
+    let readable = readable.chain(plan.lent.iter().cloned());
     let devices = DEVICES.iter().map(|name| Path::new("/dev").join(name));
     let own = [&plan.directory].into_iter().chain(&plan.shared).map(PathBuf::as_path);
     let own = own.chain(WRITABLE.iter().filter(|_| viewed).map(Path::new));

@@ -67,6 +67,9 @@ pub(super) fn enter(plan: &Plan) -> Result<(), Fault> {
             .and_then(|()| empty(&path, "mode=1777"))
             .or_fault("a directory for temporary files")?;
     }
+    for path in &plan.lent {
+        lend(path, &within(path)).or_fault("what the command may read")?;
+    }
     for path in [&plan.directory].into_iter().chain(&plan.shared) {
         let place = within(path);
         directory(&place)
@@ -147,6 +150,20 @@ fn hide(path: &Path) -> io::Result<()> {
         Ok(_) => Ok(mount_bind("/dev/null", path)?),
         Err(_) => Ok(()),
     }
+}
+
+fn lend(from: &Path, to: &Path) -> io::Result<()> {
+    if from.is_dir() {
+        directory(to)?;
+    } else {
+        directory(to.parent().unwrap_or(to))?;
+        // there may be one, among the directories of the system
+        if !to.exists() {
+            File::create(to)?;
+        }
+    }
+    mount_bind(from, to)?;
+    seal(to)
 }
 
 /// What is mounted there can only be read from now on. Other properties are not ours to take away.

@@ -36,6 +36,9 @@ pub struct Confiner {
     /// Files and directories that no command may see, like the worker's keys and store: absolute, and
     /// without links. They need not be named where no command sees them anyway.
     pub hidden: Vec<PathBuf>,
+    /// Files and directories that commands may read beside the system, like a product's signing key:
+    /// absolute, and without links.
+    pub lent: Vec<PathBuf>,
     /// Directories that commands may read and write beside their own: absolute, and without links.
     pub shared: Vec<PathBuf>,
 }
@@ -128,7 +131,8 @@ impl Confinement {
         })
     }
 
-    /// Whether the command is in a sandbox: it sees and reaches nothing but what is its own.
+    /// Whether the command is in a sandbox: it changes nothing but what is its own, and reaches nothing
+    /// else but what it was lent.
     pub const fn is_sandbox(&self) -> bool {
         self.filesystem && self.processes && self.privileges && self.confiner.shared.is_empty()
     }
@@ -176,6 +180,7 @@ impl Confinement {
             user: self.user,
             directory,
             hidden: self.confiner.hidden.clone(),
+            lent: self.confiner.lent.clone(),
             shared: self.confiner.shared.clone(),
             ..Plan::default()
         }
