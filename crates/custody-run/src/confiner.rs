@@ -22,7 +22,7 @@ use close_fds::CloseFdsBuilder;
 use nix::sched::{CloneFlags, unshare};
 use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions};
 
-pub(crate) use self::plan::{Flags, Plan};
+pub(crate) use self::plan::{Flags, Plan, TRIAL};
 
 /// The word by which a program is asked to be this one.
 pub const VERB: &str = "confine";

@@ -47,6 +47,9 @@ pub(crate) struct Plan {
     pub(crate) words: Vec<OsString>,
 }
 
+/// The working directory of a trial of a view: there is none, and only the view has it.
+pub(crate) const TRIAL: &str = "/tmp/trial";
+
 impl Plan {
     pub(crate) fn write(&self) -> Vec<u8> {
         let mut records = Vec::new();

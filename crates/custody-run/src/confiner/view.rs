@@ -16,7 +16,7 @@ use rustix::mount::{
 };
 use rustix::process::{chdir, pivot_root};
 
-use super::plan::Plan;
+use super::plan::{Plan, TRIAL};
 use super::{Fault, OrFault as _};
 
 /// The directories of the system, where they exist: programs, libraries, and how they are set up.
@@ -49,6 +49,12 @@ const PLAIN: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
 /// Makes the view and enters it. What was seen before is gone.
 pub(super) fn enter(plan: &Plan) -> Result<(), Fault> {
     private()?;
+    if plan.directory == Path::new(TRIAL) {
+        let made = ["home", "inputs"].map(|name| plan.directory.join(name));
+        empty(Path::new("/tmp"), "mode=755")
+            .and_then(|()| made.iter().try_for_each(|path| directory(path)))
+            .or_fault("a directory to try it in")?;
+    }
     // a directory that is ours and empty; the view shows what is under it
     let root = plan.directory.join("home");
     empty(&root, "mode=755").or_fault("a root directory")?;
