@@ -246,7 +246,6 @@ fn no_capability_is_left() {
     }
 }
 
-/// `wrk-interactive-type`.
 #[test]
 fn nobody_talks_to_it() {
     let text = "readlink /proc/self/fd/0; cat; ulimit -c; ulimit -n; (: < /dev/tty) && echo terminal; \
@@ -279,6 +278,8 @@ fn a_shared_directory_is_written_and_told() {
 fn what_is_lent_is_read_and_told() {
     for mut machine in sandboxes("what_is_lent_is_read_and_told") {
         let place = Place::new();
+        let lent = Confiner { lent: vec![place.files.path().into()], ..confiner() };
+        assert!(Confinement::probe(&lent, machine.user).unwrap().is_sandbox());
         let (key, tools) = (place.files.path().join("key"), place.files.path().join("tools"));
         readable(&key, "LENT");
         fs::create_dir(&tools).unwrap();

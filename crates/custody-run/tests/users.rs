@@ -1,5 +1,4 @@
 //! Who commands run as.
-#![expect(clippy::unwrap_used, reason = "what goes wrong in a test fails it")]
 
 use std::sync::atomic::AtomicBool;
 

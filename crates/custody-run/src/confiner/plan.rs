@@ -76,7 +76,9 @@ impl Plan {
             ("shared", &self.shared),
         ];
         for (name, paths) in lists {
-            paths.iter().for_each(|path| add(name, path.as_os_str().as_bytes()));
+            for path in paths {
+                add(name, path.as_os_str().as_bytes());
+            }
         }
         for (name, value) in &self.variables {
             add("variable", &[name.as_bytes(), b"=", value.as_bytes()].concat());
@@ -112,12 +114,8 @@ impl Plan {
                 }
                 b"word" => plan.words.push(word),
                 flag => {
-                    *plan
-                        .flags
-                        .named_mut()
-                        .into_iter()
-                        .find(|(name, _)| name.as_bytes() == flag)?
-                        .1 = true
+                    let mut flags = plan.flags.named_mut().into_iter();
+                    *flags.find(|(name, _)| name.as_bytes() == flag)?.1 = true;
                 }
             }
         }

@@ -144,14 +144,15 @@ impl Confinement {
             (name.into(), value.into_owned().into())
         };
         plan.variables = super::environment(run).into_iter().map(owned).collect();
+        let Confiner { hidden, lent, shared, .. } = self.confiner.clone();
+        (plan.hidden, plan.lent, plan.shared) = (hidden, lent, shared);
         plan.words = run.task.command.iter().map(OsString::from).collect();
-        match group {
-            Some(group) => plan.groups = group.doors(),
-            None => {
-                plan.memory = run.task.limits.memory;
-                plan.count =
-                    run.task.limits.processes.map(|count| count.saturating_add(self.helpers()));
-            }
+        if let Some(group) = group {
+            plan.groups = group.doors();
+        } else {
+            let limits = run.task.limits;
+            plan.memory = limits.memory;
+            plan.count = limits.processes.map(|count| count.saturating_add(self.helpers()));
         }
         self.launch(&plan, output)
     }
@@ -174,9 +175,6 @@ impl Confinement {
             worker: rustix::process::getpid().as_raw_pid(),
             user: self.user,
             directory,
-            hidden: self.confiner.hidden.clone(),
-            lent: self.confiner.lent.clone(),
-            shared: self.confiner.shared.clone(),
             ..Plan::default()
         }
     }

@@ -61,12 +61,11 @@ impl Group {
         let lines: Vec<_> = own.lines().filter_map(parts).collect();
         let named = |controllers: &str| controllers.split(',').any(|name| name == controller);
         let first = lines.iter().find(|(controllers, _)| named(controllers));
-        let (place, (_, path)) = match first {
-            Some(line) => (Path::new("/sys/fs/cgroup").join(controller), line),
-            None => {
-                let second = lines.iter().find(|(controllers, _)| controllers.is_empty())?;
-                (PathBuf::from("/sys/fs/cgroup"), second)
-            }
+        let (place, (_, path)) = if let Some(line) = first {
+            (Path::new("/sys/fs/cgroup").join(controller), line)
+        } else {
+            let second = lines.iter().find(|(controllers, _)| controllers.is_empty())?;
+            (PathBuf::from("/sys/fs/cgroup"), second)
         };
         let directory = place.join(path).join(name);
         if !self.directories.contains(&directory) {
