@@ -213,7 +213,7 @@ fn the_system_and_inputs_are_only_read() {
             ": > /usr/x",
             ": > /x",
             ": > /dev/x",
-            ": > /home/x",
+            ": > /opt/x",
             "echo 1 > /proc/sys/kernel/panic",
             "mount -t tmpfs x /tmp",
             "chroot / true",
