@@ -30,8 +30,8 @@ pub const VERB: &str = "confine";
 /// The second word, for the process inside.
 const INSIDE: &str = "inside";
 
-/// The status of a confiner that could not do what it was asked for; the plan's file says why.
-pub(crate) const FAULT: u8 = 125;
+/// The status of a confiner that could not do what it was asked for; its report says why.
+const FAULT: u8 = 125;
 
 /// What did not work, in words for people.
 struct Fault(String);
@@ -169,10 +169,10 @@ fn enter(plan: &Plan, report: &Report) -> Result<ExitCode, Fault> {
         rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
             .or_fault("to be out of reach")?;
     }
-    let fence = if flags.landlock { rights::fence(plan)? } else { 0 };
+    let version = if flags.landlock { rights::fence(plan)? } else { 0 };
+    report.say(&version.to_string());
     let Some((program, arguments)) = plan.words.split_first() else {
         // a trial
-        report.say(&fence.to_string());
         return Ok(ExitCode::SUCCESS);
     };
     let mut command = Command::new(program);

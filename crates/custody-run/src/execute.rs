@@ -28,6 +28,7 @@ use custody_core::{Code, Refusal};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use self::confine::Said;
 pub use self::confine::{Confinement, Confiner, Enforced, User};
 use self::group::Group;
 use crate::stage::RunDirectory;
@@ -109,7 +110,7 @@ impl fmt::Display for End {
 }
 
 /// Runs the command to its end and kills what it leaves behind. `machine` says what this machine
-/// can do to keep it apart. `live` is given what the command prints, as it comes and as far as it is
+/// can do to keep it apart; where that was not tried and does not work, it is tried now. `live` is given what the command prints, as it comes and as far as it is
 /// logged. `cancelled` may be set at any time by anybody.
 ///
 /// A command that fails is no refusal: see [`Outcome::end`]. [`Code::GateStepMismatch`] is the
@@ -122,19 +123,53 @@ pub fn execute(
     cancelled: &AtomicBool,
 ) -> Result<Outcome, Refusal> {
     check_words(run.task)?;
-    let mut confinement =
-        Confinement { network: machine.network && !run.task.network, ..machine.clone() };
-    if let Some(user) = confinement.user {
-        if !confinement.filesystem {
-            check_reachable(run.directory.path(), user)?;
-        }
+    if let Some(user) = machine.user {
         run.directory.give_to(user.uid, user.gid)?;
     }
-    let fault = |error: io::Error| unavailable(run.directory.path(), &error);
     let mut log = Log::create(run, live).map_err(|error| unavailable(run.log, &error))?;
+    let deadline = run.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let stop = || {
+        let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        let cancelled = cancelled.load(Ordering::Relaxed).then_some(End::Cancelled);
+        cancelled.or(late.then_some(End::TimedOut))
+    };
+    let mut performed = perform(run, machine, &mut log, &stop)?;
+    if performed.is_err() && !machine.tried {
+        let found = Confinement::probe(&machine.confiner, machine.user)?;
+        performed = perform(run, &found, &mut log, &stop)?;
+    }
+    let performed = performed.map_err(|text| {
+        Refusal::new(Code::GateUnavailable, "worker", "to keep the command apart", text)
+    });
+    let Performed { end, started, finished, confinement } = performed?;
+    let (log, log_size) = log.hasher.finish();
+    Ok(Outcome { end, started, finished, log, log_size, confinement })
+}
+
+/// A command that was begun and has ended.
+struct Performed {
+    end: End,
+    started: Time,
+    finished: Time,
+    confinement: Confinement,
+}
+
+/// Runs the command once, or says why it could not be kept apart; then it did not begin.
+fn perform(
+    run: &Run<'_>,
+    machine: &Confinement,
+    log: &mut Log<'_>,
+    stop: &dyn Fn() -> Option<End>,
+) -> Result<Result<Performed, String>, Refusal> {
+    let limits = &run.task.limits;
+    let mut confinement =
+        Confinement { network: machine.network && !run.task.network, ..machine.clone() };
+    if let Some(user) = confinement.user.filter(|_| !confinement.filesystem) {
+        check_reachable(run.directory.path(), user)?;
+    }
+    let fault = |error: io::Error| unavailable(run.directory.path(), &error);
     let (output, writer) = io::pipe().map_err(fault)?;
     rustix::io::ioctl_fionbio(&output, true).map_err(|error| fault(error.into()))?;
-    let limits = &run.task.limits;
     let name = run.directory.path().file_name().unwrap_or_default().to_string_lossy();
     let group = (machine.limits == Enforced::Together)
         .then(|| Group::create(limits, &name, confinement.helpers()))
@@ -156,25 +191,21 @@ pub fn execute(
         home: run.directory.home(),
         contained: confinement.processes,
     };
-    let deadline = run.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    let end = running.watch(&output, &mut log, &|| {
-        let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-        let cancelled = cancelled.load(Ordering::Relaxed).then_some(End::Cancelled);
-        cancelled.or(late.then_some(End::TimedOut))
-    });
-    let mut end = end.map_err(fault)?;
+    let mut end = running.watch(&output, log, stop).map_err(fault)?;
     let finished = now()?;
-    if let End::Exited(status) = end {
-        if let Some(text) = report.fault(status).map_err(fault)? {
-            let expected = "to keep the command apart";
-            return Err(Refusal::new(Code::GateUnavailable, "worker", expected, text));
+    match report.read().map_err(fault)? {
+        Said::Fault(text) => return Ok(Err(text)),
+        // what was not tried was found out now
+        Said::Landlock(version) if confinement.landlock.is_some() => {
+            confinement.landlock = Some(version);
         }
-        if group.is_some_and(|group| group.ran_out_of_memory()) {
-            end = End::OutOfMemory;
-        }
+        Said::Landlock(_) | Said::Nothing => {}
     }
-    let (log, log_size) = log.hasher.finish();
-    Ok(Outcome { end, started, finished, log, log_size, confinement })
+    confinement.tried = true;
+    if matches!(end, End::Exited(_)) && group.is_some_and(|group| group.ran_out_of_memory()) {
+        end = End::OutOfMemory;
+    }
+    Ok(Ok(Performed { end, started, finished, confinement }))
 }
 
 fn now() -> Result<Time, Refusal> {

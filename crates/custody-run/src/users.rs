@@ -41,13 +41,18 @@ impl Turn {
 }
 
 impl Users {
-    /// Tries what the machine can do for each user. Without any, commands run as the worker's own.
-    pub fn probe(confiner: &Confiner, users: &[User]) -> Result<Self, Refusal> {
-        let first = Confinement::probe(confiner, users.first().copied())?;
-        // what works for one of them works for each
-        let others = users.iter().skip(1);
-        let others = others.map(|user| Confinement { user: Some(*user), ..first.clone() });
-        Ok(Self(std::iter::once(first.clone()).chain(others).collect()))
+    /// The users whom this worker may choose from. Without any, commands run as the worker's own; with
+    /// some, it must be root.
+    pub fn new(confiner: &Confiner, users: &[User]) -> Result<Self, Refusal> {
+        let Some(first) = users.first() else {
+            return Ok(Self(vec![Confinement::full(confiner, None)]));
+        };
+        if !rustix::process::geteuid().is_root() {
+            let expected = format!("to run commands as user {} (needs root)", first.uid);
+            let found = "another user than root";
+            return Err(Refusal::new(Code::GateUnavailable, "worker", expected, found));
+        }
+        Ok(Self(users.iter().map(|user| Confinement::full(confiner, Some(*user))).collect()))
     }
 
     /// Takes the first user that nobody runs commands as; waits for one unless `cancelled`.

@@ -28,6 +28,9 @@ const NOBODY: User = User { uid: 65_534, gid: 65_534 };
 /// Where a test that goes on as another user finds the program.
 const CONFINER: &str = "CUSTODY_TEST_CONFINER";
 
+/// Set where a test goes on as root without its rights.
+const LESSER: &str = "CUSTODY_TEST_LESSER";
+
 fn confiner() -> Confiner {
     let program = std::env::var_os(CONFINER);
     let program = program.unwrap_or_else(|| env!("CARGO_BIN_EXE_custody-confiner").into());
@@ -45,7 +48,7 @@ fn machines() -> Vec<Confinement> {
 }
 
 fn bare() -> Confinement {
-    Confinement { confiner: confiner(), ..Confinement::default() }
+    Confinement { confiner: confiner(), tried: true, ..Confinement::default() }
 }
 
 /// A sandbox, or none where this machine has none, which then is said.
@@ -364,6 +367,59 @@ fn what_cannot_be_done_is_a_fault_and_no_run() {
     assert!(place.goes_well(&bare(), "touch ran").0);
 }
 
+#[test]
+fn what_was_not_tried_is_found_out() {
+    let users: &[Option<User>] = if is_root() { &[Some(NOBODY), None] } else { &[None] };
+    for user in users {
+        let place = Place::new();
+        let full = Confinement::full(&confiner(), *user);
+        let (outcome, log) = place.run(&full, &script("echo once"));
+        assert!(outcome.end.is_success());
+        assert_eq!(log, "once\n");
+        let found = Confinement::probe(&confiner(), *user).unwrap();
+        assert_eq!(outcome.confinement, Confinement { limits: Enforced::No, ..found.clone() });
+        // of a view without what it must show nothing is left but another confinement
+        fs::remove_dir(place.run.inputs()).unwrap();
+        let refusal = place.try_run(&found, &script("touch ran")).unwrap_err();
+        assert!(refusal.found.starts_with("inputs: "), "{refusal}");
+        assert!(!place.run.path().join("ran").exists());
+    }
+}
+
+/// Where the system gives no namespaces, Landlock alone is left, and a run goes on and says so.
+#[test]
+fn what_the_machine_cannot_do_is_recorded() {
+    if !is_root() {
+        return;
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set", "-sys_admin", "--"]).arg(std::env::current_exe().unwrap());
+    command.args(["--exact", "on_a_lesser_machine"]).env(LESSER, "1").stdin(Stdio::null());
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
+/// Not a test of its own: the one above runs it in a process that may make no namespaces.
+#[test]
+fn on_a_lesser_machine() {
+    if std::env::var_os(LESSER).is_none() {
+        return;
+    }
+    let place = Place::new();
+    let key = place.files.path().join("worker-key");
+    readable(&key, "PRIVATE KEY");
+    let text =
+        format!("cat {}; echo made > out; cat /etc/passwd > /dev/null && echo on", key.display());
+    let full = Confinement::full(&confiner(), Some(NOBODY));
+    let (outcome, log) = place.run(&full, &script(&text));
+    let done = outcome.confinement;
+    assert!(outcome.end.is_success() && place.run.path().join("out").exists(), "{log}");
+    assert!(!done.is_sandbox() && !done.processes && !done.filesystem && !done.network);
+    assert!(done.session && done.privileges && done.user == Some(NOBODY));
+    assert_eq!(log.contains("PRIVATE"), done.landlock.is_none(), "{log}");
+}
+
 /// All of the above for a worker that is not root, in a namespace of users.
 #[test]
 fn without_root_it_is_the_same() {
@@ -389,5 +445,5 @@ fn without_root_it_is_the_same() {
     // where it is skipped is said
     io::stderr().write_all(&output.stderr).unwrap();
     assert!(output.status.success(), "{said}");
-    assert!(said.contains("10 passed"), "{said}");
+    assert!(said.contains("13 passed"), "{said}");
 }

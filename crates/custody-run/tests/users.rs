@@ -14,7 +14,7 @@ fn a_user_is_taken_once() {
         Confiner { program: env!("CARGO_BIN_EXE_custody-confiner").into(), ..Confiner::default() };
     let [one, other] = [64_101, 64_102].map(|uid| User { uid, gid: uid });
     let go_on = AtomicBool::new(false);
-    let users = Users::probe(&confiner, &[one, other]).unwrap();
+    let users = Users::new(&confiner, &[one, other]).unwrap();
     let first = users.take(&go_on).unwrap();
     let second = users.take(&go_on).unwrap();
     assert_ne!(first.confinement().user, second.confinement().user);

@@ -72,29 +72,18 @@ pub(crate) struct MachineArgs {
 }
 
 impl MachineArgs {
-    /// Begins to find out what the machine can do for the users that commands run as. The answer waits for
-    /// it.
-    fn users(&self, store: &Path) -> Result<impl FnOnce() -> Result<Users, Refusal>, Error> {
-        let confiner = self.confiner(store)?;
+    fn users(&self, store: &Path) -> Result<Users, Error> {
         let users =
             if self.users.is_empty() { nobody().into_iter().collect() } else { self.users.clone() };
-        let probe = move || Users::probe(&confiner, &users);
-        // where this thread is the only one it does this too
-        let alone = rayon::current_thread_index().is_some();
-        let other = std::thread::Builder::new();
-        let other = (!alone).then(|| other.spawn(probe.clone()).ok()).flatten();
-        Ok(move || match other.map(std::thread::JoinHandle::join) {
-            Some(Ok(found)) => found,
-            Some(Err(panic)) => std::panic::resume_unwind(panic),
-            None => probe(),
-        })
+        Ok(Users::new(&self.confiner(store)?, &users)?)
     }
 
     /// How commands are kept apart: by this program, and without a view of keys and store.
     fn confiner(&self, store: &Path) -> Result<Confiner, Error> {
         let whole = |path: &PathBuf| path.canonicalize().map_err(Error::io(path));
         let keys = self.keys.iter().map(PathBuf::from);
-        let hidden = keys.chain([store.to_owned()]).filter(|path| path.exists());
+        // what is no file is the place of a key elsewhere
+        let hidden = keys.filter(|key| key.exists()).chain([store.to_owned()]);
         Ok(Confiner {
             program: "/proc/self/exe".into(),
             hidden: hidden.map(|path| whole(&path)).collect::<Result<_, _>>()?,
@@ -193,7 +182,6 @@ pub(crate) fn run(args: &RunArgs, ui: &Ui) -> Result<(), Error> {
             "a gate judges by the clock of its machine; --at is for custody verify".into(),
         ));
     }
-    let users = args.machine.users(&args.store.store)?;
     let store = args.store.open()?;
     let policies = trusted(&store, now()?)?;
     let machines = Machines::open(&args.machine, &policies)?;
@@ -202,7 +190,7 @@ pub(crate) fn run(args: &RunArgs, ui: &Ui) -> Result<(), Error> {
         store: &store,
         policies: &policies,
         machines: &machines,
-        users: users()?,
+        users: args.machine.users(&args.store.store)?,
         cancelled: cancelled()?,
         ui,
     };

@@ -9,14 +9,14 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use custody_core::{Code, Refusal};
 use rustix::fs::MemfdFlags;
 
 use super::Run;
 use super::group::Group;
-use crate::confiner::{FAULT, Flags, Plan, TRIAL, VERB};
+use crate::confiner::{Flags, Plan, TRIAL, VERB};
 
 /// A user without name, known by numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +69,8 @@ pub struct Confinement {
     pub user: Option<User>,
     /// What does all this.
     pub confiner: Confiner,
+    /// Whether this is known to work here.
+    pub tried: bool,
 }
 
 /// By what limits on memory and processes hold.
@@ -84,24 +86,30 @@ pub enum Enforced {
 }
 
 impl Confinement {
-    /// Finds out what this machine can do, by trying. Another user is not left to chance: where
-    /// that does not work (it takes root), the answer is [`Code::GateUnavailable`].
-    pub fn probe(confiner: &Confiner, user: Option<User>) -> Result<Self, Refusal> {
-        let only = Self { confiner: confiner.clone(), ..Self::default() };
-        let identity = Self { privileges: true, user, ..only.clone() };
-        let full = Self {
+    /// All that there is. The first run finds out whether this machine can do it.
+    pub fn full(confiner: &Confiner, user: Option<User>) -> Self {
+        Self {
             session: true,
+            privileges: true,
             processes: true,
             network: true,
             filesystem: true,
             landlock: Some(0),
             limits: Enforced::Together,
-            ..identity.clone()
-        };
+            user,
+            confiner: confiner.clone(),
+            tried: false,
+        }
+    }
+
+    /// Finds out what this machine can do, by trying. Another user is not left to chance: where
+    /// that does not work (it takes root), the answer is [`Code::GateUnavailable`].
+    pub fn probe(confiner: &Confiner, user: Option<User>) -> Result<Self, Refusal> {
+        let full = Self { tried: true, ..Self::full(confiner, user) };
+        let only = Self { confiner: confiner.clone(), tried: true, ..Self::default() };
+        let identity = Self { privileges: true, user, ..only.clone() };
         let works = |confinement: &Self| confinement.attempt().is_some();
-        let landlock = |confinement: &Self| {
-            confinement.attempt().and_then(|said| said.parse().ok()).filter(|&version| version > 0)
-        };
+        let landlock = |confinement: &Self| confinement.attempt().filter(|&version| version > 0);
         if let Some(version) = landlock(&full) {
             return Ok(Self { landlock: Some(version), ..full });
         }
@@ -192,12 +200,16 @@ impl Confinement {
         Ok(Started { child: command.spawn()?, report: Report { file, place: bytes.len() } })
     }
 
-    /// What the confiner says when it has done all this for no command; none if it could not.
-    fn attempt(&self) -> Option<String> {
+    /// Does all this for no command: gives the version of Landlock, or 0 without, or none if not all of
+    /// it could be done.
+    fn attempt(&self) -> Option<u32> {
         let plan = self.plan(if self.filesystem { TRIAL } else { "/" }.into());
         let mut started = self.launch(&plan, (Stdio::null(), Stdio::null())).ok()?;
-        let status = started.child.wait().ok()?;
-        status.success().then(|| started.report.text().unwrap_or_default())
+        started.child.wait().ok()?;
+        match started.report.read().ok()? {
+            Said::Landlock(version) => Some(version),
+            Said::Fault(_) | Said::Nothing => None,
+        }
     }
 }
 
@@ -208,23 +220,32 @@ pub(super) struct Started {
     pub(super) report: Report,
 }
 
-/// What the confiner says.
+/// Where the confiner speaks.
 pub(super) struct Report {
     file: File,
     place: usize,
 }
 
-impl Report {
-    /// Why there was no command, if that is how it ended.
-    pub(super) fn fault(&self, status: ExitStatus) -> io::Result<Option<String>> {
-        let text = self.text()?;
-        Ok((status.code() == Some(FAULT.into()) && !text.is_empty()).then_some(text))
-    }
+/// What the confiner says.
+pub(super) enum Said {
+    /// It was ended before it was done.
+    Nothing,
+    /// All was done, with this version of Landlock, or 0 without.
+    Landlock(u32),
+    /// Why there was no command.
+    Fault(String),
+}
 
-    fn text(&self) -> io::Result<String> {
+impl Report {
+    pub(super) fn read(&self) -> io::Result<Said> {
         let length = usize::try_from(self.file.metadata()?.len()).map_err(io::Error::other)?;
         let mut bytes = vec![0; length.saturating_sub(self.place)];
         self.file.read_exact_at(&mut bytes, self.place.try_into().map_err(io::Error::other)?)?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        Ok(match text.parse() {
+            Ok(version) => Said::Landlock(version),
+            Err(_) if text.is_empty() => Said::Nothing,
+            Err(_) => Said::Fault(text),
+        })
     }
 }
