@@ -20,7 +20,8 @@ pub struct AllCores;
 
 impl Spread for AllCores {
     fn map<T: Sync, R: Send>(&self, items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-        items.par_iter().map(&work).collect()
+        // a few are done before another thread has begun, and where others are busy long before
+        items.par_iter().with_min_len(16).map(&work).collect()
     }
 }
 

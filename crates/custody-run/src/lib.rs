@@ -6,6 +6,7 @@
 //! published files go. [`pipeline`] makes the tasks of a phase.
 
 pub mod collect;
+pub mod confiner;
 pub mod destination;
 pub mod enrol;
 pub mod execute;

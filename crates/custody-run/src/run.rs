@@ -188,7 +188,8 @@ impl Worker<'_> {
                 error.to_string(),
             )
         })?;
-        let outputs = collect(directory.path(), &task.outputs, task.sha512, &copies)?;
+        let outputs =
+            collect(directory.path(), &task.outputs, task.sha512, task.limits.output, &copies)?;
         let log_name: ArtifactName = format!("{}.log", task.step).parse()?;
         let log_artifact =
             Artifact { name: log_name, digests: outcome.log, size: outcome.log_size };

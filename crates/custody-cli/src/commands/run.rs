@@ -12,7 +12,7 @@ use custody_core::key::KeyId;
 use custody_core::statement::{Label, Origin, Statement, Task};
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
-use custody_run::execute::User;
+use custody_run::execute::{Confiner, User};
 use custody_run::gate::{self, AllCores};
 use custody_run::measure::platform::Platform;
 use custody_run::run::Worker;
@@ -65,8 +65,38 @@ pub(crate) struct MachineArgs {
     /// many runs at once
     #[arg(long = "user", value_name = "UID:GID", value_parser = parse_user)]
     users: Vec<User>,
+    /// Let commands read this file or directory of the machine too, say a signing key of the product;
+    /// manifests say that something was lent
+    #[arg(long = "lend", value_name = "PATH")]
+    lent: Vec<PathBuf>,
+    /// Let commands read and write this directory of the machine too, say for caches; they are not in
+    /// a sandbox then, and manifests say so
+    #[arg(long = "share", value_name = "DIR")]
+    shared: Vec<PathBuf>,
     #[command(flatten)]
     pub(super) platforms: PlatformArgs,
+}
+
+impl MachineArgs {
+    fn users(&self, store: &Path) -> Result<Users, Error> {
+        let users =
+            if self.users.is_empty() { nobody().into_iter().collect() } else { self.users.clone() };
+        Ok(Users::new(&self.confiner(store)?, &users)?)
+    }
+
+    /// How commands are kept apart: by this program, and without a view of keys and store.
+    fn confiner(&self, store: &Path) -> Result<Confiner, Error> {
+        let whole = |path: &PathBuf| path.canonicalize().map_err(Error::io(path));
+        let keys = self.keys.iter().map(PathBuf::from);
+        // what is no file is the place of a key elsewhere
+        let hidden = keys.filter(|key| key.exists()).chain([store.to_owned()]);
+        Ok(Confiner {
+            program: "/proc/self/exe".into(),
+            hidden: hidden.map(|path| whole(&path)).collect::<Result<_, _>>()?,
+            lent: self.lent.iter().map(whole).collect::<Result<_, _>>()?,
+            shared: self.shared.iter().map(whole).collect::<Result<_, _>>()?,
+        })
+    }
 }
 
 /// Whoever could read our keys runs no commands with them at hand: root steps down to nobody.
@@ -76,9 +106,11 @@ fn nobody() -> Option<User> {
 }
 
 fn parse_user(text: &str) -> Result<User, String> {
-    let ids =
+    let ids: Option<(u32, u32)> =
         text.split_once(':').and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
-    ids.map(|(uid, gid)| User { uid, gid })
+    // the highest number stands for none
+    ids.filter(|&(uid, gid)| uid.max(gid) < u32::MAX)
+        .map(|(uid, gid)| User { uid, gid })
         .ok_or_else(|| "write two numbers, like 65534:65534".into())
 }
 
@@ -86,7 +118,6 @@ fn parse_user(text: &str) -> Result<User, String> {
 pub(super) struct Machines {
     machines: Vec<Machine>,
     pub(super) platforms: Vec<Platform>,
-    users: Users,
 }
 
 /// A machine whose key is at hand.
@@ -169,10 +200,8 @@ impl Machines {
     ) -> Result<Self, Error> {
         let machine = |key: &String| Machine::open(key, &args.passphrase, store, policies);
         let machines = args.keys.iter().map(machine).collect::<Result<_, _>>()?;
-        let users =
-            if args.users.is_empty() { nobody().into_iter().collect() } else { args.users.clone() };
         let platforms = args.platforms.platforms()?;
-        Ok(Self { machines, platforms, users: Users::probe(&users)? })
+        Ok(Self { machines, platforms })
     }
 
     /// The machine at hand that the policy lets perform the step.
@@ -234,6 +263,7 @@ pub(crate) fn run(args: &RunArgs, ui: &Ui) -> Result<(), Error> {
         store: &store,
         policies: &policies,
         machines: &machines,
+        users: args.machine.users(&args.store.store)?,
         cancelled: cancelled()?,
         ui,
     };
@@ -255,6 +285,7 @@ struct Performance<'p> {
     store: &'p Store,
     policies: &'p PolicyChain,
     machines: &'p Machines,
+    users: Users,
     cancelled: Arc<AtomicBool>,
     ui: &'p Ui,
 }
@@ -276,7 +307,7 @@ impl Performance<'_> {
             .map(|path| path.canonicalize().map_err(Error::io(path)))
             .transpose()?;
         let repository = repository.map(|path| path.display().to_string());
-        let turn = self.machines.users.take(&self.cancelled)?;
+        let turn = self.users.take(&self.cancelled)?;
         let worker = Worker {
             store: self.store,
             signer: &*machine.signer,
