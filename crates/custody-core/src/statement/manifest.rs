@@ -200,10 +200,9 @@ impl Manifest {
         )
         .with("enrolment", self.enrolment.map(Value::text));
         let source = self.source.iter().map(|source| with_role(source.to_descriptor(), SOURCE));
-        let manifests =
-            |role, ids: &[StatementId]| -> Vec<_> {
-                ids.iter().map(|id| with_role(Descriptor::statement(UPSTREAM, *id), role)).collect()
-            };
+        let manifests = |role, ids: &[StatementId]| -> Vec<_> {
+            ids.iter().map(|id| with_role(Descriptor::statement(UPSTREAM, *id), role)).collect()
+        };
         let upstream = manifests(UPSTREAM, &self.upstream).into_iter();
         let agreeing = manifests(AGREEING, &self.agreeing).into_iter();
         let image = self.image.iter().map(|image| with_role(image.to_descriptor(), IMAGE));

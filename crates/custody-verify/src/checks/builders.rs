@@ -49,7 +49,8 @@ impl Builder {
         let identity =
             machine.identity().map(|(fact, value)| (tail(fact), Some(value.to_string())));
         let differ = step.builders_differ.iter();
-        let differ = differ.map(|fact| (fact.clone(), machine.know(fact).1.map(ToString::to_string)));
+        let differ =
+            differ.map(|fact| (fact.clone(), machine.know(fact).1.map(ToString::to_string)));
         Self { id, name: named(manifest), apart: identity.chain(differ).collect() }
     }
 
@@ -208,7 +209,12 @@ impl<'c> Shared<'_, 'c> {
 }
 
 /// Builders of whom no two are one machine. The lists are short.
-fn pick<'b>(chosen: &mut Vec<&'b Builder>, rest: &'b [Builder], wanted: usize, step: &Step) -> bool {
+fn pick<'b>(
+    chosen: &mut Vec<&'b Builder>,
+    rest: &'b [Builder],
+    wanted: usize,
+    step: &Step,
+) -> bool {
     if chosen.len() >= wanted {
         return true;
     }

@@ -124,7 +124,12 @@ fn proof(
         Some((fact, value)) => {
             let found = facts.get(fact).map_or("none", String::as_str);
             let (at, found) = (format!("machine, {fact}"), shown(found));
-            Err(Unproved::False(Refusal::new(Code::WorkerIdentityMismatch, at, value.clone(), found)))
+            Err(Unproved::False(Refusal::new(
+                Code::WorkerIdentityMismatch,
+                at,
+                value.clone(),
+                found,
+            )))
         }
         None => {
             let named = facts.iter().find(|(fact, _)| names_a_machine(fact));
@@ -149,7 +154,9 @@ impl Instances {
         let (_, policy) = case.policies.newest();
         let mut seen = Self::default();
         for (id, manifest) in case.manifests().filter(|(_, it)| !it.attestations.is_empty()) {
-            let Ok(signed) = case.statement(id, "manifest", Statement::as_manifest) else { continue };
+            let Ok(signed) = case.statement(id, "manifest", Statement::as_manifest) else {
+                continue;
+            };
             for signer in signed.signers() {
                 let machine = Machine::of(manifest, &signer.key, policy);
                 for (fact, value) in machine.identity().filter(|(fact, _)| is_lasting(fact)) {
@@ -169,10 +176,11 @@ impl Instances {
                 seen.and_then(|seen| seen.iter().find(|(other, _)| *other != value))
             {
                 let at = format!("{at}, {fact}");
-                let expected =
-                    format!("one machine for the key {}: make each machine a key of its own", key.short());
-                let found =
-                    format!("{} here, and {} in manifest {id}", shown(value), shown(other));
+                let expected = format!(
+                    "one machine for the key {}: make each machine a key of its own",
+                    key.short()
+                );
+                let found = format!("{} here, and {} in manifest {id}", shown(value), shown(other));
                 return Err(Refusal::new(Code::WorkerIdentityMismatch, at, expected, found));
             }
         }

@@ -292,7 +292,11 @@ fn image(context: &Context<'_>) -> Result<(), Refusal> {
     let expected = if !same {
         task.image.as_ref().map_or_else(|| "no image".into(), ToString::to_string)
     } else if !allowed {
-        context.step.images.as_ref().map_or_else(|| "no image".into(), |images| either(images.iter()))
+        context
+            .step
+            .images
+            .as_ref()
+            .map_or_else(|| "no image".into(), |images| either(images.iter()))
     } else {
         return Ok(());
     };
@@ -454,8 +458,7 @@ fn inputs(case: &Case<'_>, context: &Context<'_>) -> Result<(), Refusal> {
 /// What was used of a step that several machines do stands beside the manifests that agree with it.
 fn agreeing(case: &Case<'_>, context: &Context<'_>, at: &str) -> Result<(), Refusal> {
     let manifest = context.manifest;
-    let refuse =
-        |code, expected: &str, found: String| Err(Refusal::new(code, at, expected, found));
+    let refuse = |code, expected: &str, found: String| Err(Refusal::new(code, at, expected, found));
     let unique: BTreeSet<StatementId> = manifest.named().collect();
     if unique.len() != manifest.named().count() {
         return refuse(Code::ChainInputUnaccounted, "each manifest once", "one twice".into());
@@ -481,7 +484,8 @@ fn agreeing(case: &Case<'_>, context: &Context<'_>, at: &str) -> Result<(), Refu
             machines.insert(&other.builder);
         }
         if machines.len() < *builders {
-            let expected = format!("{builders} machines that made the inputs from step {}", first.step);
+            let expected =
+                format!("{builders} machines that made the inputs from step {}", first.step);
             let found = format!("{} named", machines.len());
             return refuse(Code::ChainThresholdDisagree, &expected, found);
         }

@@ -107,7 +107,9 @@ impl Reader {
                 count(number, self.able(perform).min(BUILDERS), "machines that perform it")?
             }
         };
-        if let Some(number) = table.builders.as_ref().filter(|_| builders > one && table.irrevocable) {
+        if let Some(number) =
+            table.builders.as_ref().filter(|_| builders > one && table.irrevocable)
+        {
             return Err(fault(
                 number.span(),
                 "several builders of what cannot be taken back",
@@ -138,7 +140,9 @@ fn image(entry: &Spanned<Value>, steps: &BTreeSet<Label>) -> Result<AllowedImage
             let digest = text.strip_prefix("sha256:").and_then(|hex| hex.parse().ok());
             match digest {
                 Some(digest) => Ok(AllowedImage::Digest(digest)),
-                None => refuse(format!("{text:?} is no digest, and what a name or tag means changes")),
+                None => {
+                    refuse(format!("{text:?} is no digest, and what a name or tag means changes"))
+                }
             }
         }
         Value::Table(table) => match (table.len(), table.get("step").and_then(Value::as_str)) {
