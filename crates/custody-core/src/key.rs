@@ -26,6 +26,11 @@ impl KeyId {
     pub fn short(&self) -> String {
         self.0.short()
     }
+
+    /// The digest that it is.
+    pub const fn digest(&self) -> Sha256 {
+        self.0
+    }
 }
 
 impl FromStr for KeyId {

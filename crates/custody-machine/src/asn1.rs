@@ -74,7 +74,7 @@ impl<'a> Elements<'a> {
 }
 
 /// The one element that the bytes are.
-pub(crate) fn only<'a>(bytes: &'a [u8], tag: u8) -> Option<Elements<'a>> {
+pub(crate) fn only(bytes: &[u8], tag: u8) -> Option<Elements<'_>> {
     let mut elements = Elements(bytes);
     let inside = elements.enter(tag)?;
     elements.end()?;
@@ -178,12 +178,12 @@ fn convert(rest: &mut &[u8], deepest: usize) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::string::String;
     use custody_core::encoding::{hex, hex_decode};
 
     fn converted(ber: &str) -> Option<String> {
         to_der(&hex_decode(ber).unwrap()).map(|der| hex(&der))
     }
-    use alloc::string::String;
 
     #[test]
     fn pieces_and_open_lengths_become_der() {
@@ -191,16 +191,14 @@ mod tests {
         for ber in [
             der,
             "3080020101a080248004016104026263000000000000",
-            "30810c028101 01a005040361 6263",
+            "30810b02810101a0050403616263",
             "3080020101a00b24090401612404040262630000",
         ] {
-            let ber: String = ber.split(' ').collect();
-            assert_eq!(converted(&ber).as_deref(), Some(der), "{ber}");
+            assert_eq!(converted(ber).as_deref(), Some(der), "{ber}");
         }
         // cut, without an end, more after the end, a primitive of no length, a piece that is none
-        for bad in ["3003020101ff", "30800201", "3080020101", "0480", "248002010100 00", "1f0101"] {
-            let bad: String = bad.split(' ').collect();
-            assert_eq!(converted(&bad), None, "{bad}");
+        for bad in ["3003020101ff", "30800201", "3080020101", "0480", "24800201010000", "1f0101"] {
+            assert_eq!(converted(bad), None, "{bad}");
         }
         let deep = "3080".repeat(60_000);
         assert_eq!(converted(&deep), None);

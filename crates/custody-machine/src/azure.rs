@@ -87,9 +87,9 @@ impl Azure {
     }
 }
 
-fn facts(content: &[u8], context: &Context) -> Result<Proven, Refusal> {
+fn facts(text: &[u8], context: &Context) -> Result<Proven, Refusal> {
     let fault = unreadable("");
-    let value = json::parse(content, content.len(), STRING_BYTES).map_err(&fault)?;
+    let value = json::parse(text, text.len(), STRING_BYTES).map_err(&fault)?;
     let mut members = value.into_object("").map_err(&fault)?.without_nulls();
     let expected = nonce(&context.binding);
     let found = members.text("nonce").map_err(&fault)?;

@@ -4,6 +4,7 @@ use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::str::FromStr;
 
 use custody_core::crypto::{Scheme, signature_fits};
 use custody_core::encoding::base64_decode;
@@ -72,18 +73,6 @@ const ELEMENTS: usize = 64;
 const INTERMEDIATES: usize = 2;
 
 impl Certificate {
-    /// One certificate in PEM.
-    pub fn from_pem(text: &str) -> Result<Self, Refusal> {
-        let fault = |found: &str| {
-            Refusal::new(Code::PolicyInvalid, "", "one certificate in PEM", found.to_owned())
-        };
-        let body = text.trim().strip_prefix("-----BEGIN CERTIFICATE-----");
-        let body = body.and_then(|body| body.strip_suffix("-----END CERTIFICATE-----"));
-        let body = body.ok_or_else(|| fault("other text"))?;
-        let base64: String = body.split_ascii_whitespace().collect();
-        Self::from_der(&base64_decode(&base64)?)
-    }
-
     /// A certificate from its DER.
     pub fn from_der(der: &[u8]) -> Result<Self, Refusal> {
         let fault = |found: &str| {
@@ -192,6 +181,21 @@ impl Certificate {
     }
 }
 
+impl FromStr for Certificate {
+    type Err = Refusal;
+
+    /// One certificate in PEM.
+    fn from_str(text: &str) -> Result<Self, Refusal> {
+        let body = text.trim().strip_prefix("-----BEGIN CERTIFICATE-----");
+        let body = body.and_then(|body| body.strip_suffix("-----END CERTIFICATE-----"));
+        let body = body.ok_or_else(|| {
+            Refusal::new(Code::PolicyInvalid, "", "one certificate in PEM", "other text")
+        })?;
+        let base64: String = body.split_ascii_whitespace().collect();
+        Self::from_der(&base64_decode(&base64)?)
+    }
+}
+
 /// A bit string of whole bytes.
 fn bits(element: Element<'_>) -> Option<&[u8]> {
     element.content.strip_prefix(&[0])
@@ -249,7 +253,10 @@ impl Extensions {
             }
             seen.push(name);
             match name {
-                BASIC_CONSTRAINTS => read.authority = authority(value)?,
+                BASIC_CONSTRAINTS => {
+                    let (is_authority, most_below) = constraints(value)?;
+                    read.authority = is_authority.then_some(most_below);
+                }
                 KEY_USAGE => {
                     let mut usage = Elements(value);
                     read.usage = Some(*usage.take(BIT_STRING)?.content.get(1)?);
@@ -277,8 +284,8 @@ impl Extensions {
     }
 }
 
-/// How many authorities may be below, if it is one.
-fn authority(value: &[u8]) -> Option<Option<usize>> {
+/// Whether it is an authority, and how many may be below.
+fn constraints(value: &[u8]) -> Option<(bool, usize)> {
     let mut constraints = asn1::only(value, SEQUENCE)?;
     let is_authority = match constraints.optional(BOOLEAN) {
         None => false,
@@ -291,7 +298,7 @@ fn authority(value: &[u8]) -> Option<Option<usize>> {
         Some(_) => return None,
     };
     constraints.end()?;
-    Some(is_authority.then_some(most))
+    Some((is_authority, most))
 }
 
 fn common_name(mut subject: Elements<'_>) -> Option<String> {

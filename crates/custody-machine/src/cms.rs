@@ -43,12 +43,12 @@ impl Cms {
     pub(crate) fn read(ber: &[u8], beside: Option<&[u8]>) -> Result<Self, &'static str> {
         let der = asn1::to_der(ber).ok_or("no BER")?;
         let mut info = asn1::only(&der, SEQUENCE).ok_or("another shape")?;
-        let signed = Self::signed_data(&mut info).ok_or("no SignedData")?;
-        let SignedData { inside, certificates, signers } = signed;
+        let SignedData { inside, certificates, signers } =
+            Self::signed_data(&mut info).ok_or("no SignedData")?;
         let content = inside.or(beside).ok_or("no content")?;
-        let [signer] = &*signers else { return Err("no or several signers") };
+        let [one] = &*signers else { return Err("no or several signers") };
         let Signer { digest, attributes, algorithm, signature } =
-            Signer::read(*signer).ok_or("a signer of another shape")?;
+            Signer::read(*one).ok_or("a signer of another shape")?;
         if ![SHA256, RSA_WITH_SHA256].contains(&digest) {
             return Err("another hash than SHA-256");
         }

@@ -211,16 +211,16 @@ impl TokenIssuer {
             };
             seconds.map(time).transpose()
         };
-        let (issued, from, until) = (moment("iat")?, moment("nbf")?, moment("exp")?);
-        let (Some(issued), Some(until)) = (issued, until) else {
+        let (made, from, until) = (moment("iat")?, moment("nbf")?, moment("exp")?);
+        let (Some(made), Some(until)) = (made, until) else {
             return Err(unverified("", "iat and exp", "not both"));
         };
-        let from = from.map_or(issued, |from| from.max(issued));
+        let from = from.map_or(made, |from| from.max(made));
         if context.at.plus(context.skew) < from || context.at >= until.plus(context.skew) {
             let expected = format!("a token that holds on {}", context.at);
             return Err(unverified("exp", expected, format!("{from} to {until}")));
         }
-        self.check_audience(claims.required("aud").map_err(&fault)?, context)?;
+        self.check_audience(&claims.required("aud").map_err(&fault)?, context)?;
         let subject = claims.text("sub").map_err(&fault)?;
         let claims = Value::Object(claims.rest());
         let mut proven =
@@ -239,9 +239,9 @@ impl TokenIssuer {
     }
 
     /// The audience is the one text, or a list of it alone: a token for others too was in other hands.
-    fn check_audience(&self, found: Value<'_>, context: &Context) -> Result<(), Refusal> {
+    fn check_audience(&self, found: &Value<'_>, context: &Context) -> Result<(), Refusal> {
         let expected = self.audience.clone().unwrap_or_else(|| audience(&context.binding));
-        let is_meant = match &found {
+        let is_meant = match found {
             Value::Array(list) => matches!(&**list, [one] if one.as_str() == Some(&expected)),
             one => one.as_str() == Some(&expected),
         };

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use custody_core::digest::Sha256;
-use custody_core::envelope::{Envelope, StatementId};
+use custody_core::envelope::{Envelope, Keyring, Signed, StatementId};
+use custody_core::key::KeyId;
+use custody_core::statement::Statement;
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 use custody_store::{Filter, Kind, Relation, Store};
@@ -89,15 +91,46 @@ pub fn portable(store: &Store, roots: &[StatementId]) -> Result<Vec<Envelope>, R
     Ok(evidence.iter().filter(|envelope| Kind::of(envelope) != Kind::Intent).cloned().collect())
 }
 
+/// The keys that make a signature in this store worth looking at: those of the policies, and those that
+/// a key of theirs certified.
+pub fn keyring(store: &Store, policies: &PolicyChain) -> Result<Keyring, Refusal> {
+    let envelopes = store.list(Filter { kind: Some(Kind::Enrolment), ..Filter::default() })?;
+    let certificates: Vec<Signed<Statement>> =
+        envelopes.iter().filter_map(|envelope| envelope.open(policies.keyring()).ok()).collect();
+    Ok(custody_verify::enrolled::keyring(policies, &certificates))
+}
+
+/// All certificates of these keys: what makes a signature known, and what speaks against a key.
+pub fn certificates_of(
+    store: &Store,
+    keys: impl IntoIterator<Item = KeyId>,
+) -> Result<Vec<StatementId>, Refusal> {
+    let mut found = Vec::new();
+    for key in keys {
+        let links = store.links_to(&key.digest(), Some(Relation::EnrolmentKey))?;
+        found.extend(links.into_iter().map(|link| link.source));
+    }
+    Ok(found)
+}
+
+/// The keys that plain signatures claim.
+fn claimed(envelope: &Envelope) -> impl Iterator<Item = KeyId> {
+    let hints = envelope.signatures().iter().filter_map(|signature| signature.keyid.as_deref());
+    hints.filter_map(|hint| hint.parse().ok())
+}
+
 /// Statements that point at this one and may be needed to accept it: the decision step's manifest
-/// behind a task, the results of the tasks that a task takes inputs from, a gate's summary.
+/// behind a task, the results of the tasks that a task takes inputs from, a gate's summary, the
+/// certificates of the keys that signed what a worker did.
 fn vouching(store: &Store, envelope: &Envelope) -> Result<Vec<StatementId>, Refusal> {
     match Kind::of(envelope) {
         Kind::Task => store.manifests_of(&Sha256::of(envelope.unverified_payload())),
         Kind::Manifest => {
             let links = store.links_to(&envelope.id().0, Some(Relation::SummaryInput))?;
-            Ok(links.into_iter().map(|link| link.source).collect())
+            let summaries = links.into_iter().map(|link| link.source);
+            Ok(summaries.chain(certificates_of(store, claimed(envelope))?).collect())
         }
+        Kind::Intent => certificates_of(store, claimed(envelope)),
         _ => Ok(Vec::new()),
     }
 }

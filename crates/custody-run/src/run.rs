@@ -40,6 +40,8 @@ pub struct Worker<'w> {
     pub signer: &'w dyn Signer,
     /// The machine's name, as the policy has it.
     pub name: &'w Label,
+    /// The certificate of the key, where the policy does not list the key itself.
+    pub certificate: Option<(StatementId, Time)>,
     /// Under which working directories are made.
     pub work: &'w Path,
     /// The repository to take sources from, where it is not the one that the task names.
@@ -123,7 +125,21 @@ impl Worker<'_> {
         let manifest = done?;
         removed?;
         stopwatch.agrees_with(manifest.finished)?;
+        self.still_certified(manifest.finished)?;
         self.conclude(&claim, manifest)
+    }
+
+    /// Nothing is signed with a key whose time is over: the task would be done, and its manifest of no
+    /// use to anybody.
+    fn still_certified(&self, now: Time) -> Result<(), Refusal> {
+        match self.certificate {
+            Some((id, until)) if now >= until => {
+                let at = format!("certificate {}", id.short());
+                let expected = format!("a time before {until}");
+                Err(Refusal::new(Code::PolicyKeyExpired, at, expected, now.to_string()))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn judge(&self, id: StatementId) -> Result<Report, Refusal> {
@@ -279,7 +295,8 @@ impl Worker<'_> {
             creator: task.creator.clone(),
             environment,
             attestations: Vec::new(),
-            enrolment: None,
+            enrolment: self.certificate.map(|(id, _)| id),
+            agreeing: Vec::new(),
             image: None,
             source: task.source.clone(),
             upstream,
@@ -348,6 +365,7 @@ impl Worker<'_> {
             artifacts: artifacts.clone(),
             created,
         };
+        self.still_certified((self.clock)())?;
         let stopwatch = Stopwatch::start(self.clock);
         let started = self.announce(&|created| intent(Stage::Announced, created))?;
         artifacts.par_iter().try_for_each(|artifact| {
@@ -358,6 +376,7 @@ impl Worker<'_> {
         })?;
         let finished = (self.clock)();
         stopwatch.agrees_with(finished)?;
+        self.still_certified(finished)?;
         self.store.add(&[self.sign(intent(Stage::Done, finished))?])?;
         let environment = measure(&Confinement::default());
         let manifest =
@@ -404,8 +423,9 @@ impl Worker<'_> {
         let envelopes = gate::portable(self.store, &[manifest])?;
         let opened = envelopes.iter().find(|envelope| envelope.id() == manifest);
         let policies = gate::policies(self.store, (self.clock)())?;
+        let keyring = gate::keyring(self.store, &policies)?;
         let content = opened.and_then(|envelope| {
-            let signed = envelope.open::<Statement>(policies.keyring()).ok()?;
+            let signed = envelope.open::<Statement>(&keyring).ok()?;
             signed.unverified().as_manifest().cloned()
         });
         let content = content.ok_or_else(|| {

@@ -100,6 +100,8 @@ pub struct Policy {
     pub principals: BTreeMap<Label, Principal>,
     /// What is known of the platforms of machines, by the name under which their word is cited.
     pub platforms: BTreeMap<Label, Platform>,
+    /// Certificates that never count again.
+    pub revoked_enrolments: BTreeSet<StatementId>,
     /// Groups of people.
     pub roles: BTreeMap<Label, BTreeSet<Label>>,
     /// What is released.
@@ -123,6 +125,19 @@ pub struct Principal {
     pub is_person: bool,
     /// The keys.
     pub keys: Vec<Key>,
+    /// How a machine's own keys are enrolled, if they are.
+    pub enrol: Option<Enrol>,
+}
+
+/// Who enrols a machine's own keys, and what must be proved for it.
+#[derive(Clone, Debug)]
+pub struct Enrol {
+    /// The machines whose certificates count.
+    pub by: BTreeSet<Label>,
+    /// What the platforms must have proved.
+    pub demands: Vec<Demand>,
+    /// How long a certificate may hold, in seconds.
+    pub max_certificate: u64,
 }
 
 /// A key of a principal.

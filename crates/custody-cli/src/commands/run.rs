@@ -1,25 +1,27 @@
 //! `custody run`
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use clap::Args;
 use custody_core::envelope::StatementId;
 use custody_core::json::Value;
+use custody_core::key::KeyId;
 use custody_core::statement::{Label, Origin, Statement, Task};
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 use custody_run::execute::User;
+use custody_run::gate::{self, AllCores};
 use custody_run::run::Worker;
 use custody_run::users::Users;
-use custody_sign::Signer;
-use custody_store::{Relation, Store};
+use custody_sign::{KeySource, Signer};
+use custody_store::{Relation, Store, bundle};
 use custody_verify::policy::Product;
-use custody_verify::{Policy, PolicyChain};
+use custody_verify::{Certificate, Docket, Evidence, Policy, PolicyChain};
 
-use crate::context::{PassphraseArgs, StoreArgs, now, open_key, statement, trusted};
+use crate::context::{PassphraseArgs, StoreArgs, now, open_key, read, statement, trusted};
 use crate::error::Error;
 use crate::ui::{GOOD, Ui};
 
@@ -78,29 +80,93 @@ fn parse_user(text: &str) -> Result<User, String> {
 
 /// The machines whose keys are at hand.
 pub(super) struct Machines {
-    signers: Vec<(Label, Box<dyn Signer>)>,
+    machines: Vec<Machine>,
     users: Users,
 }
 
-impl Machines {
-    pub(super) fn open(args: &MachineArgs, policies: &PolicyChain) -> Result<Self, Error> {
+/// A machine whose key is at hand.
+pub(super) struct Machine {
+    pub(super) name: Label,
+    pub(super) signer: Box<dyn Signer>,
+    /// The certificate of the key and when it ends, where the policy does not list the key.
+    pub(super) certificate: Option<(StatementId, Time)>,
+}
+
+impl Machine {
+    fn open(
+        key: &str,
+        passphrase: &PassphraseArgs,
+        store: &Store,
+        policies: &PolicyChain,
+    ) -> Result<Self, Error> {
+        let signer = open_key(key, passphrase)?;
         let (_, policy) = policies.newest();
-        let mut signers = Vec::new();
-        for key in &args.keys {
-            let signer = open_key(key, &args.passphrase)?;
-            let owner = policy.owner(&signer.public_key().id()).cloned().ok_or_else(|| {
-                Refusal::new(
-                    Code::EnvKeyUnknown,
-                    format!("--key {key}"),
-                    "a key that the policy lists",
-                    signer.public_key().to_openssh(),
-                )
-            })?;
-            signers.push((owner, signer));
+        if let Some(owner) = policy.owner(&signer.public_key().id()) {
+            return Ok(Self { name: owner.clone(), signer, certificate: None });
         }
+        let path = match KeySource::parse(key)? {
+            KeySource::File(path) => Some(certificate_beside(&path)).filter(|path| path.exists()),
+            _ => None,
+        };
+        let path = path.ok_or_else(|| {
+            Refusal::new(
+                Code::EnvKeyUnknown,
+                format!("--key {key}"),
+                "a key that the policy lists, or with a certificate in KEY.cert.jsonl",
+                signer.public_key().to_openssh(),
+            )
+        })?;
+        let within = |refusal: Refusal| refusal.within(&path.display().to_string());
+        let (id, certificate) = certificate(&path, signer.public_key().id(), store, policies)
+            .map_err(|error| match error {
+                Error::Refused(refusal) => within(refusal).into(),
+                other => other,
+            })?;
+        let certificate_ends = Some((id, certificate.until));
+        Ok(Self { name: certificate.machine, signer, certificate: certificate_ends })
+    }
+}
+
+/// Where the certificate of a key in a file is.
+pub(super) fn certificate_beside(key: &Path) -> PathBuf {
+    key.with_added_extension("cert.jsonl")
+}
+
+/// Reads the certificate of a key and puts it into the store, if it holds now.
+fn certificate(
+    path: &Path,
+    key: KeyId,
+    store: &Store,
+    policies: &PolicyChain,
+) -> Result<(StatementId, Certificate), Error> {
+    let envelopes = bundle::read(&read(path)?)?;
+    let [envelope] = envelopes.as_slice() else {
+        let (expected, found) = ("one certificate", envelopes.len().to_string());
+        return Err(Refusal::new(Code::ParseCountExceeded, "", expected, found).into());
+    };
+    let others = store.get_many(&gate::certificates_of(store, [key])?)?.into_iter().flatten();
+    let evidence: Evidence = others.chain([envelope.clone()]).collect();
+    let docket = Docket::open(&evidence, policies, now()?, &AllCores);
+    let certificate = docket.certificate(envelope.id())?;
+    if certificate.key != key {
+        let (expected, found) = (key.to_string(), certificate.key.to_string());
+        return Err(Refusal::new(Code::WorkerIdentityMismatch, "key", expected, found).into());
+    }
+    store.add(std::slice::from_ref(envelope))?;
+    Ok((envelope.id(), certificate))
+}
+
+impl Machines {
+    pub(super) fn open(
+        args: &MachineArgs,
+        store: &Store,
+        policies: &PolicyChain,
+    ) -> Result<Self, Error> {
+        let machine = |key: &String| Machine::open(key, &args.passphrase, store, policies);
+        let machines = args.keys.iter().map(machine).collect::<Result<_, _>>()?;
         let users =
             if args.users.is_empty() { nobody().into_iter().collect() } else { args.users.clone() };
-        Ok(Self { signers, users: Users::probe(&users)? })
+        Ok(Self { machines, users: Users::probe(&users)? })
     }
 
     /// The machine at hand that the policy lets perform the step.
@@ -109,12 +175,13 @@ impl Machines {
         policy: &Policy,
         product: &Product,
         step: &Label,
-    ) -> Result<(&Label, &dyn Signer), Error> {
+    ) -> Result<&Machine, Error> {
         let allowed = &product.step(step)?.perform;
-        let found = self.signers.iter().find(|(owner, _)| allowed.contains(owner));
-        found.map(|(owner, signer)| (owner, &**signer)).ok_or_else(|| {
+        let found = self.machines.iter().find(|machine| allowed.contains(&machine.name));
+        found.ok_or_else(|| {
             let names: Vec<&str> = allowed.iter().map(Label::as_str).collect();
-            let held: Vec<&str> = self.signers.iter().map(|(owner, _)| owner.as_str()).collect();
+            let held: Vec<&str> =
+                self.machines.iter().map(|machine| machine.name.as_str()).collect();
             let at = format!("step {step} under policy {}", policy.version);
             Refusal::new(
                 Code::WorkerPoolForbidden,
@@ -155,7 +222,7 @@ pub(crate) fn run(args: &RunArgs, ui: &Ui) -> Result<(), Error> {
     }
     let store = args.store.open()?;
     let policies = trusted(&store, now()?)?;
-    let machines = Machines::open(&args.machine, &policies)?;
+    let machines = Machines::open(&args.machine, &store, &policies)?;
     let performance = Performance {
         args: &args.machine,
         store: &store,
@@ -195,7 +262,7 @@ impl Performance<'_> {
         let task = self.task(id)?;
         let product = product_of(self.store, self.policies, &task)?;
         let (_, policy) = self.policies.newest();
-        let (name, signer) = self.machines.for_step(policy, product, &task.step)?;
+        let machine = self.machines.for_step(policy, product, &task.step)?;
         let repository = self
             .args
             .repository
@@ -206,8 +273,9 @@ impl Performance<'_> {
         let turn = self.machines.users.take(&self.cancelled)?;
         let worker = Worker {
             store: self.store,
-            signer,
-            name,
+            signer: &*machine.signer,
+            name: &machine.name,
+            certificate: machine.certificate,
             work: &self.args.work,
             repository: repository.as_deref(),
             confinement: turn.confinement(),

@@ -90,6 +90,8 @@ fn claimed_signer(sig: &[u8], keyid: Option<&str>) -> String {
 const fn relation(relation: Relation) -> &'static str {
     match relation {
         Relation::SignoffRequest => "the request of a sign-off",
+        Relation::ManifestEnrolment => "the certificate of a manifest's key",
+        Relation::EnrolmentKey => "the key of a certificate",
         Relation::ManifestTask => "the task of a manifest",
         Relation::IntentTask => "the task of an intent",
         Relation::ResolutionTask => "the task of a resolution",

@@ -5,6 +5,7 @@ mod attacks;
 mod chain;
 mod conformance;
 mod draft;
+mod enrol;
 mod gates;
 mod openssh;
 mod path;

@@ -36,18 +36,27 @@ pub(crate) struct Machine {
     verified: Facts,
     claimed: BTreeMap<String, String>,
     unproved: BTreeMap<Label, Unproved>,
+    /// What holds whenever the key signs: so the policy says, or so it was proved when it was enrolled.
+    tie: BTreeMap<String, String>,
 }
 
 impl Machine {
     /// Opens what the manifest brings along, as signed by this key.
-    pub(crate) fn of(manifest: &Manifest, key: &KeyId, policy: &Policy) -> Self {
+    pub(crate) fn of(case: &Case<'_>, manifest: &Manifest, key: &KeyId, policy: &Policy) -> Self {
+        let enrolled = case.enrolled_facts(policy, manifest);
+        let enrolled = enrolled.filter(|(enrolment, _)| enrolment.key.id() == *key);
+        let verified = enrolled.map(|(_, facts)| facts.clone()).unwrap_or_default();
+        let named = verified.iter().filter(|(fact, _)| names_a_machine(fact));
+        let named = named.map(|(fact, value)| (fact.clone(), value.clone()));
+        let tie = policy.tied(key).cloned().unwrap_or_default().into_iter().chain(named).collect();
         let mut machine = Self {
-            verified: Facts::new(),
             claimed: manifest.environment.iter().cloned().collect(),
             unproved: BTreeMap::new(),
+            verified,
+            tie,
         };
         for attestation in &manifest.attestations {
-            match proof(manifest, key, policy, attestation) {
+            match proof(manifest, key, policy, &machine.tie, attestation) {
                 Ok(facts) => machine.verified.extend(facts),
                 Err(why) => {
                     machine.unproved.insert(attestation.platform.clone(), why);
@@ -99,6 +108,7 @@ fn proof(
     manifest: &Manifest,
     key: &KeyId,
     policy: &Policy,
+    tie: &BTreeMap<String, String>,
     attestation: &Attestation,
 ) -> Result<Facts, Unproved> {
     let platform = policy.platforms.get(&attestation.platform).ok_or(Unproved::Unknown)?;
@@ -114,11 +124,7 @@ fn proof(
     }
     // the same for the whole life of the machine: it is of this run only if the key lives there
     let own = |fact: &str| platform_of(fact).as_ref() == Some(&attestation.platform);
-    let mut tie = policy
-        .tied(key)
-        .into_iter()
-        .flatten()
-        .filter(|(fact, _)| own(fact) && names_a_machine(fact));
+    let mut tie = tie.iter().filter(|(fact, _)| own(fact) && names_a_machine(fact));
     match tie.next() {
         Some((fact, value)) if facts.get(fact) == Some(value) => Ok(facts),
         Some((fact, value)) => {
@@ -137,7 +143,7 @@ fn proof(
             Err(Unproved::Unbound(Refusal::new(
                 Code::WorkerIdentityUnverified,
                 format!("machine, {}", attestation.platform),
-                "documents of this run, or a key that the policy ties to the machine (machine = { … } beside the key)",
+                "documents of this run, or a key that is enrolled, or that the policy ties to the machine (machine = { … } beside the key)",
                 format!("{}documents that anybody who saw them can send", shown(&found)),
             )))
         }
@@ -153,12 +159,14 @@ impl Instances {
     pub(crate) fn among(case: &Case<'_>) -> Self {
         let (_, policy) = case.policies.newest();
         let mut seen = Self::default();
-        for (id, manifest) in case.manifests().filter(|(_, it)| !it.attestations.is_empty()) {
+        for (id, manifest) in
+            case.manifests().filter(|(_, it)| !it.attestations.is_empty() || it.enrolment.is_some())
+        {
             let Ok(signed) = case.statement(id, "manifest", Statement::as_manifest) else {
                 continue;
             };
             for signer in signed.signers() {
-                let machine = Machine::of(manifest, &signer.key, policy);
+                let machine = Machine::of(case, manifest, &signer.key, policy);
                 for (fact, value) in machine.identity().filter(|(fact, _)| is_lasting(fact)) {
                     let seen = seen.0.entry((signer.key, fact.into())).or_default();
                     seen.entry(value.into()).or_insert(id);
@@ -194,7 +202,6 @@ fn is_lasting(fact: &str) -> bool {
 
 /// Holds the machine against the policy. Says whether the policy demands anything at all.
 pub(crate) fn check(
-    policy: &Policy,
     step: &Step,
     (signed, key): (&Signed<&Manifest>, &KeyId),
     machine: &Machine,
@@ -217,8 +224,7 @@ pub(crate) fn check(
             return Err(Refusal::new(Code::WorkerIdentityMismatch, at, expected, found));
         }
     }
-    let tie = policy.tied(key);
-    for (fact, value) in tie.into_iter().flatten() {
+    for (fact, value) in &machine.tie {
         let tied = Demand {
             fact: fact.clone(),
             is: core::iter::once(value.clone()).collect(),
@@ -230,7 +236,7 @@ pub(crate) fn check(
     for demand in &step.machine {
         demanded(demand, machine, &at)?;
     }
-    Ok(!step.machine.is_empty() || tie.is_some_and(|tie| !tie.is_empty()))
+    Ok(!step.machine.is_empty() || !machine.tie.is_empty())
 }
 
 fn demanded(demand: &Demand, machine: &Machine, at: &str) -> Result<(), Refusal> {

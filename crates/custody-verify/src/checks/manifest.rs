@@ -23,7 +23,7 @@ use super::{Authority, Checked};
 use crate::docket::Case;
 use crate::judge::shown;
 use crate::policy::demand::either;
-use crate::policy::{AllowedImage, Step};
+use crate::policy::{AllowedImage, Step, listed};
 use crate::report::{Node, NodeKind, Rule};
 use crate::walk::{Memo, task_missing};
 
@@ -44,6 +44,7 @@ pub(crate) fn check<'c>(case: &'c Case<'_>, memo: &mut Memo<'c>, id: StatementId
     node.title = format!("manifest of step {}", manifest.step);
     node.rests_on.push(manifest.task);
     node.rests_on.extend(manifest.named());
+    node.rests_on.extend(manifest.enrolment);
     describe(&mut node, manifest);
     let task = case.statement(manifest.task, "task", Statement::as_task);
     let authorization = task.as_ref().ok().map(|task| task.unverified().authorization);
@@ -82,7 +83,7 @@ impl<'x> Context<'x> {
         let authority = memo.authority(case, task.authorization)?;
         let step = authority.product.step(&task.step)?;
         let key = speaker(case, signed, step, &authority)?;
-        let machine = Machine::of(manifest, &key, authority.policy);
+        let machine = Machine::of(case, manifest, &key, authority.policy);
         let used = manifest.upstream.iter();
         let shared = used.filter_map(|id| Some((*id, memo.shared(case, *id)?))).collect();
         let instances = memo.instances(case);
@@ -97,11 +98,9 @@ fn speaker(
     step: &Step,
     authority: &Authority<'_>,
 ) -> Result<KeyId, Refusal> {
-    let finished = signed.unverified().finished;
-    let may = |signer: &_| {
-        let (policy, perform) = (authority.policy, &step.perform);
-        case.entitled(policy, signer, perform, finished, "the manifest").is_ok()
-    };
+    let manifest = *signed.unverified();
+    let may =
+        |signer: &_| case.performer(authority.policy, signer, &step.perform, manifest).is_ok();
     let key = signed.signers().iter().map(|signer| (!may(signer), signer.key)).min();
     key.map(|(_, key)| key).ok_or_else(|| {
         Refusal::new(Code::EnvKeyUnknown, "the manifest", "a signature", "none that is known")
@@ -143,6 +142,7 @@ fn checks<'c>(
     if let Ok(machines) = &verified {
         node.fact("performed by", machines);
     }
+    enrolment(node, case, context);
     context.machine.describe(node, context.step);
     node.check(Rule::ManifestSignature, verified.map(|_| ()));
     node.check(Rule::ManifestTask, as_asked(context));
@@ -168,6 +168,20 @@ fn checks<'c>(
     others
 }
 
+/// Who certified the worker's key, and for how long.
+fn enrolment(node: &mut Node, case: &Case<'_>, context: &Context<'_>) {
+    let policy = context.authority.policy;
+    let Some((enrolment, _)) = case.enrolled_facts(policy, context.manifest) else { return };
+    let signed = context
+        .manifest
+        .enrolment
+        .map(|id| case.statement(id, "enrolment", Statement::as_enrolment));
+    let signers = signed.and_then(Result::ok).map(|signed| signed.signers().to_vec());
+    let signers = signers.unwrap_or_default();
+    let by = listed(signers.iter().filter_map(|signer| policy.owner(&signer.key)));
+    node.fact("enrolled by", format!("{by}, {} to {}", enrolment.from, enrolment.until));
+}
+
 impl<'x> Context<'x> {
     fn shared_task(&self) -> Shared<'_, 'x> {
         let (id, task) = (self.manifest.task, self.task);
@@ -183,16 +197,15 @@ fn performed(
 ) -> Result<String, Refusal> {
     let (policy, step) = (context.authority.policy, context.step);
     let perform = |signer: &_| {
-        let finished = context.manifest.finished;
-        let machine = case.entitled(policy, signer, &step.perform, finished, "the manifest")?;
+        let machine = case.performer(policy, signer, &step.perform, context.manifest)?;
         named("builder.id", worker_uri(&machine), &context.manifest.builder).map(|()| machine)
     };
     Ok(signed.clone().verify(NonZeroU32::MIN, perform)?.principals().join(", "))
 }
 
 fn environment(signed: &Signed<&Manifest>, context: &Context<'_>) -> Result<bool, Refusal> {
-    let (policy, step) = (context.authority.policy, context.step);
-    environment::check(policy, step, (signed, &context.key), &context.machine, &context.instances)
+    let step = context.step;
+    environment::check(step, (signed, &context.key), &context.machine, &context.instances)
 }
 
 /// Whether a manifest of a task holds by itself, whatever others made; and what is known of its machine.
@@ -703,10 +716,9 @@ pub(crate) fn is_entitled(
     authority: &Authority<'_>,
 ) -> bool {
     case.statement(id, "manifest", Statement::as_manifest).is_ok_and(|signed| {
-        let finished = signed.unverified().finished;
-        let perform = |signer: &_| {
-            case.entitled(authority.policy, signer, &step.perform, finished, "the manifest")
-        };
+        let manifest = *signed.unverified();
+        let perform =
+            |signer: &_| case.performer(authority.policy, signer, &step.perform, manifest);
         signed.verify(NonZeroU32::MIN, perform).is_ok()
     })
 }

@@ -152,9 +152,10 @@ fn builds_on(
     product: &Product,
 ) -> Result<Vec<EarlierManifest>, Error> {
     let after = product.phases.get(&args.phase).map(|phase| &phase.after);
+    let keyring = custody_run::gate::keyring(store, policies)?;
     let mut found = Vec::new();
     for envelope in store.list(Filter { kind: Some(Kind::Manifest), ..Filter::default() })? {
-        let Ok(signed) = envelope.open::<Statement>(policies.keyring()) else { continue };
+        let Ok(signed) = envelope.open::<Statement>(&keyring) else { continue };
         let Some(manifest) = signed.unverified().as_manifest() else { continue };
         let named = args.builds_on.contains(&envelope.id());
         let earlier = || {

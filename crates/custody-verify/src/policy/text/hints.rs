@@ -27,7 +27,7 @@ const PLACEHOLDERS: [(&str, &str); 9] = [
 ];
 
 /// Members, each as it is written.
-const MEMBERS: [(&str, &str); 31] = [
+const MEMBERS: [(&str, &str); 43] = [
     ("policy", "policy = \"https://custody.dev/policy/v1\""),
     ("version", "version = 1"),
     ("previous", "previous = \"the statement id of the version before\""),
@@ -43,6 +43,10 @@ const MEMBERS: [(&str, &str); 31] = [
     ("threshold", "threshold = 2"),
     ("keys", "keys = [{ key = \"ssh-ed25519 AAAA…\" }]"),
     ("key", "key = \"ssh-ed25519 AAAA…\""),
+    ("enrolled-by", "enrolled-by = [\"enroller\"], a list of machines"),
+    ("enrol", "enrol = [{ fact = \"ec2.image-id\", is = [\"ami-…\"] }]"),
+    ("max-certificate", "max-certificate = \"12h\""),
+    ("revoked-enrolments", "revoked-enrolments = [\"the statement id of an enrolment\"]"),
     ("members", "members = [\"alice\", \"bob\"]"),
     ("channels", "channels = [\"release\"]"),
     ("desk", "desk = [\"desk\"], a list of machines"),
@@ -59,6 +63,14 @@ const MEMBERS: [(&str, &str); 31] = [
     ("verification", "verification = \"full\""),
     ("max-age", "max-age = \"24h\""),
     ("receipts", "receipts = \"none\""),
+    ("platforms", "a table [platforms.NAME] for each platform"),
+    ("kind", "kind = \"ec2\""),
+    ("regions", "regions = [\"eu-west-1\"]"),
+    ("certificate", "certificate = \"\"\"-----BEGIN CERTIFICATE-----…\"\"\""),
+    ("allow-rsa-1024", "allow-rsa-1024 = true, or nothing"),
+    ("authorities", "authorities = [\"\"\"-----BEGIN CERTIFICATE-----…\"\"\"]"),
+    ("jwks", "jwks = '{\"keys\":[…]}'"),
+    ("claims", "claims = [\"environment\"]"),
 ];
 
 /// A policy that ends sooner than this, in days, is about to end.

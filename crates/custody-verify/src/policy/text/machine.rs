@@ -10,8 +10,8 @@ use core::num::NonZeroU32;
 use custody_core::statement::Label;
 use toml::{Spanned, Value};
 
-use super::tables::{DemandTable, StepTable, Table, Text, WantedStanding};
-use super::{Fault, Reader, count, each_once, fault, not_empty};
+use super::tables::{DemandTable, PolicyTable, StepTable, Table, Text, WantedStanding};
+use super::{Fault, Reader, count, each_once, fault, not_empty, parsed};
 use crate::policy::demand::{AllowedImage, Demand, Standing, names_a_machine, platform_of};
 
 /// Most builders that a step may ask for.
@@ -63,8 +63,24 @@ impl Reader {
         Ok(demands)
     }
 
+    /// What machines' keys are tied to, once it is known which platforms there are.
+    pub(super) fn ties(&mut self, table: &PolicyTable) {
+        for (name, machine) in &table.machines {
+            for (place, entry) in machine.keys.iter().flat_map(Spanned::get_ref).enumerate() {
+                let tie = self.tie(&entry.machine);
+                let tie = self.keep(tie);
+                let principal =
+                    parsed(name).ok().and_then(|label: Label| self.principals.get_mut(&label));
+                let key = principal.and_then(|principal| principal.keys.get_mut(place));
+                if let (Some(key), Some(tie)) = (key, tie) {
+                    key.machine = tie;
+                }
+            }
+        }
+    }
+
     /// The machine that a key is tied to: facts that hold whenever it signs.
-    pub(super) fn tie(&self, table: &Table<Text>) -> Result<BTreeMap<String, String>, Fault> {
+    fn tie(&self, table: &Table<Text>) -> Result<BTreeMap<String, String>, Fault> {
         let mut tie = BTreeMap::new();
         for (name, value) in table {
             self.provable(name)?;
