@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use custody_core::envelope::StatementId;
 use custody_verify::Report;
+use custody_verify::policy::Standing;
 use custody_verify::report::{Node, NodeKind, Outcome};
 
 use crate::ui::{BAD, BOLD, DIM, GOOD};
@@ -125,6 +126,7 @@ impl Drawing<'_> {
         {
             lines.push((format!("source {BOLD}{}{BOLD:#}", shown(source)), None));
         }
+        lines.extend(machine(node).map(|line| (line, None)));
         let last = lines.len().saturating_sub(1);
         for (i, (line, child)) in lines.into_iter().enumerate() {
             let (branch, deeper) =
@@ -137,6 +139,26 @@ impl Drawing<'_> {
             }
         }
     }
+}
+
+/// What is known of a machine: what is proved first, and what the worker says.
+fn machine(node: &Node) -> impl Iterator<Item = String> {
+    let line = |standing: Standing| {
+        let facts = node.machine.iter().filter(|fact| fact.standing == standing);
+        let facts: Vec<String> = facts
+            .map(|fact| match &fact.value {
+                Some(value) => format!("{} {}", fact.name, shown(value)),
+                None => fact.name.clone(),
+            })
+            .collect();
+        (!facts.is_empty())
+            .then(|| format!("{DIM}machine, {}:{DIM:#} {}", standing.name(), facts.join(", ")))
+    };
+    let known = [Standing::Verified, Standing::Claimed, Standing::Absent].into_iter();
+    let ran = fact(node, "ran in").map(|image| format!("{DIM}image:{DIM:#} {}", shown(image)));
+    let unproved = node.facts.iter().filter(|(word, _)| *word == "not proved");
+    let unproved = unproved.map(|(_, why)| format!("{DIM}not proved:{DIM:#} {}", shown(why)));
+    ran.into_iter().chain(known.filter_map(line).collect::<Vec<_>>()).chain(unproved)
 }
 
 /// One line that says what a document is and who stands behind it.

@@ -66,12 +66,7 @@ impl Claim {
 impl Store {
     /// Claims a task. [`Code::StoreLocked`] while somebody runs it, [`Code::GateAlreadyExecuted`]
     /// once it was ended here as a whole. That it was begun is durable when this returns.
-    pub fn begin_run(
-        &self,
-        task: StatementId,
-        who: &str,
-        share: Share,
-    ) -> Result<Claim, Refusal> {
+    pub fn begin_run(&self, task: StatementId, who: &str, share: Share) -> Result<Claim, Refusal> {
         let name = match share {
             Share::Whole => task.to_string(),
             // a name is no file name
@@ -198,8 +193,8 @@ fn load(db: &Transaction<'_>, task: StatementId) -> Result<Option<Run>, Fault> {
 }
 
 fn part(db: &Transaction<'_>, task: StatementId, who: &str) -> Result<Option<Run>, Fault> {
-    let mut query = db
-        .prepare_cached("SELECT task, who, manifest, seal FROM run WHERE task = ? AND who = ?")?;
+    let mut query =
+        db.prepare_cached("SELECT task, who, manifest, seal FROM run WHERE task = ? AND who = ?")?;
     let found = query.query_row(params![task.0.as_bytes(), who], read).optional()?;
     found.map(checked).transpose()
 }

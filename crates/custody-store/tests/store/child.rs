@@ -10,7 +10,7 @@ use custody_core::Refusal;
 use custody_core::envelope::Envelope;
 use custody_core::statement::Decision;
 use custody_core::time::Time;
-use custody_store::{Filter, Floor, Store};
+use custody_store::{Filter, Floor, Share, Store};
 
 use crate::world::{Release, manifest, policy, request, signed, signoff, task};
 

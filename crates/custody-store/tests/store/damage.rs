@@ -7,7 +7,7 @@ use std::path::Path;
 use custody_core::envelope::Envelope;
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
-use custody_store::{Filter, Floor, Link, Relation, Run, Store, Trust};
+use custody_store::{Filter, Floor, Link, Relation, Run, Share, Store, Trust};
 
 use crate::world::{Release, ids, policy};
 

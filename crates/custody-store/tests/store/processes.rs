@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 
 use custody_core::Code;
 use custody_core::envelope::StatementId;
-use custody_store::{Filter, Store};
+use custody_store::{Filter, Share, Store};
 
 use crate::child::{command, said, start};
 use crate::world::{Release, policy};
