@@ -77,7 +77,8 @@ fn of_many_that_want_one_task_one_gets_it() {
 /// Several machines do one task, each for itself; one and the same does not do it twice at once.
 #[test]
 fn machines_that_share_a_task_claim_their_parts_apart() {
-    let (dir, store) = store();
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::create(dir.path()).unwrap();
     let release = Release::new("a");
     let task = release.build.id();
     let first = store.begin_run(task, "worker 1", Share::Part).unwrap();
