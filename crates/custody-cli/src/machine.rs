@@ -4,7 +4,7 @@ use custody_core::statement::Manifest;
 use custody_verify::policy::Standing;
 use custody_verify::report::Node;
 
-use crate::tree::shown;
+use crate::tree::{fact, shown};
 
 /// How many facts of one standing stand on one line.
 const LISTED: usize = 8;
@@ -15,14 +15,22 @@ fn is_told(name: &str) -> bool {
     name.split_once('.').is_some_and(|(_, fact)| !fact.starts_with("pcr-"))
 }
 
-/// What a report knows of the machine of a manifest: a line for what is verified, one for what is claimed.
+/// What a report knows of the machine of a manifest: the image, a line for each standing, what is proved
+/// first, and why something is not.
 pub(crate) fn known(node: &Node) -> Vec<String> {
     let of = |standing: Standing| {
         let facts = node.machine.iter().filter(|fact| fact.standing == standing);
-        let told = facts.filter(|fact| is_told(&fact.name));
-        line(standing.name(), told.filter_map(|fact| Some((&*fact.name, fact.value.as_deref()?))))
+        let told = facts.filter(|fact| standing != Standing::Claimed || is_told(&fact.name));
+        line(
+            standing.name(),
+            told.map(|fact| (&*fact.name, fact.value.as_deref().unwrap_or_default())),
+        )
     };
-    [Standing::Verified, Standing::Claimed].into_iter().filter_map(of).collect()
+    let standings = [Standing::Verified, Standing::Claimed, Standing::Absent].into_iter();
+    let image = fact(node, "ran in").map(|image| format!("image {}", shown(image)));
+    let unproved = node.facts.iter().filter(|(word, _)| *word == "not proved");
+    let unproved = unproved.map(|(_, why)| format!("not proved: {}", shown(why)));
+    image.into_iter().chain(standings.filter_map(of)).chain(unproved).collect()
 }
 
 /// What a manifest says of its machine by the names of platforms. Nothing of it is verified.
@@ -33,7 +41,7 @@ pub(crate) fn claimed(manifest: &Manifest) -> Option<String> {
 
 fn line<'f>(standing: &str, facts: impl Iterator<Item = (&'f str, &'f str)>) -> Option<String> {
     let mut facts: Vec<String> =
-        facts.map(|(name, value)| format!("{} {}", shown(name), shown(value))).collect();
+        facts.map(|(name, value)| shown(format!("{name} {value}").trim_end())).collect();
     let beyond = facts.len().saturating_sub(LISTED);
     facts.truncate(LISTED);
     if beyond > 0 {

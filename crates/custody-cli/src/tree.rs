@@ -126,10 +126,7 @@ impl Drawing<'_> {
         {
             lines.push((format!("source {BOLD}{}{BOLD:#}", shown(source)), None));
         }
-        if node.kind == NodeKind::Manifest {
-            let image = fact(node, "ran in").map(|image| format!("image {}", shown(image)));
-            lines.extend(image.into_iter().chain(machine::known(node)).map(|line| (line, None)));
-        }
+        lines.extend(machine::known(node).into_iter().map(|line| (line, None)));
         let last = lines.len().saturating_sub(1);
         for (i, (line, child)) in lines.into_iter().enumerate() {
             let (branch, deeper) =

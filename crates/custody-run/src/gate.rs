@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use custody_core::digest::Sha256;
 use custody_core::envelope::{Envelope, Keyring, Signed, StatementId};
 use custody_core::key::KeyId;
-use custody_core::statement::Statement;
+use custody_core::statement::{Label, Statement};
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 use custody_store::{Filter, Kind, Relation, Store};
@@ -142,14 +142,35 @@ fn vouching(store: &Store, kind: Kind, envelope: &Envelope) -> Result<Vec<Statem
 }
 
 /// Asks whether the task may start now, in a fresh and complete view of the store.
-pub fn judge(store: &Store, task: StatementId, now: Time) -> Result<Report, Refusal> {
+/// `machine` asks for itself, where several machines do the task.
+pub fn judge(
+    store: &Store,
+    task: StatementId,
+    machine: &Label,
+    now: Time,
+) -> Result<Report, Refusal> {
     let policies = policies(store, now)?;
     let evidence = gather(store, &[task])?;
     let docket = Docket::open(&evidence, &policies, now, &AllCores);
-    let question = Question { subject: Subject::Task(task), expect: Expectation::default() };
+    let expect = Expectation { machine: Some(machine.clone()), ..Expectation::default() };
+    let question = Question { subject: Subject::Task(task), expect };
     let report = Judge::new(&docket).verify(&question);
     if report.accepted().is_some() {
         remember(store, &policies, now)?;
     }
     Ok(report)
+}
+
+/// Whether as many machines as the policy asks for made what this manifest lists; or who is missing, or
+/// which files differ.
+pub fn agreement(store: &Store, manifest: StatementId, now: Time) -> Result<(), Refusal> {
+    let policies = policies(store, now)?;
+    let evidence = gather(store, &[manifest])?;
+    let docket = Docket::open(&evidence, &policies, now, &AllCores);
+    let subject = Subject::Documents(BTreeSet::from([manifest]));
+    let report = Judge::new(&docket).verify(&Question { subject, expect: Expectation::default() });
+    let own = report.findings().find(|(node, _, refusal)| {
+        node.id == Some(manifest) && refusal.code == Code::ChainThresholdDisagree
+    });
+    own.map_or(Ok(()), |(_, _, refusal)| Err(refusal.clone()))
 }

@@ -17,7 +17,7 @@ use custody_core::statement::{
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 use custody_sign::{Signer, sign_envelope_as_machine};
-use custody_store::{Claim, Store, bundle};
+use custody_store::{Claim, Share, Store, bundle};
 use custody_verify::{Accepted, Report};
 use rayon::prelude::*;
 use tempfile::TempDir;
@@ -103,7 +103,9 @@ impl Worker<'_> {
     /// the command prints.
     pub fn run(&self, id: StatementId, live: &mut dyn FnMut(&[u8])) -> Result<StatementId, Stop> {
         let report = self.judge(id)?;
-        let (_, task) = task_of(&accepted(&report)?)?;
+        let first = accepted(&report)?;
+        let share = if first.is_shared() { Share::Part } else { Share::Whole };
+        let (_, task) = task_of(&first)?;
         if task.destination.is_some() {
             let found = format!("step {}, which publishes", task.step);
             return Err(Refusal::new(
@@ -114,7 +116,7 @@ impl Worker<'_> {
             )
             .into());
         }
-        let claim = self.store.begin_run(id, self.name.as_str())?;
+        let claim = self.store.begin_run(id, self.name.as_str(), share)?;
         let stopwatch = Stopwatch::start(self.clock);
         // what was said in the meantime counts: from here on nobody else works on the task
         let report = self.judge(id)?;
@@ -147,7 +149,7 @@ impl Worker<'_> {
     }
 
     fn judge(&self, id: StatementId) -> Result<Report, Refusal> {
-        gate::judge(self.store, id, (self.clock)())
+        gate::judge(self.store, id, self.name, (self.clock)())
     }
 
     fn perform(
@@ -311,10 +313,10 @@ impl Worker<'_> {
             environment,
             attestations: Vec::new(),
             enrolment: self.certificate.map(|(id, _)| id),
-            agreeing: Vec::new(),
             image: None,
             source: task.source.clone(),
             upstream,
+            agreeing: accepted.agreeing().collect(),
             inputs,
             builder: worker_uri(self.name.as_str()),
             invocation: format!("{id}/1"),
@@ -359,7 +361,7 @@ impl Worker<'_> {
         let place = open(destination)?;
         self.readable(&artifacts)?;
         vacant(&place, &artifacts)?;
-        let claim = self.store.begin_run(id, self.name.as_str())?;
+        let claim = self.store.begin_run(id, self.name.as_str(), Share::Whole)?;
         // hashing took its time: what was said in the meantime counts, up to the act itself
         let report = self.judge(id)?;
         let accepted = accepted(&report)?;

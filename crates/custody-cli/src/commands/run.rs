@@ -205,15 +205,14 @@ impl Machines {
     }
 
     /// The machine at hand that the policy lets perform the step.
-    pub(super) fn for_step(
-        &self,
+    pub(super) fn for_step<'m>(
+        &'m self,
         policy: &Policy,
-        product: &Product,
+        product: &'m Product,
         step: &Label,
-    ) -> Result<&Machine, Error> {
+    ) -> Result<&'m Machine, Error> {
         let allowed = &product.step(step)?.perform;
-        let found = self.machines.iter().find(|machine| allowed.contains(&machine.name));
-        found.ok_or_else(|| {
+        self.allowed(allowed).next().ok_or_else(|| {
             let names: Vec<&str> = allowed.iter().map(Label::as_str).collect();
             let held: Vec<&str> =
                 self.machines.iter().map(|machine| machine.name.as_str()).collect();
@@ -226,6 +225,10 @@ impl Machines {
             )
             .into()
         })
+    }
+
+    fn allowed<'m>(&'m self, perform: &'m BTreeSet<Label>) -> impl Iterator<Item = &'m Machine> {
+        self.machines.iter().filter(|machine| perform.contains(&machine.name))
     }
 }
 
@@ -295,11 +298,48 @@ impl Performance<'_> {
         statement(self.store, self.policies.keyring(), id, "task", Statement::as_task)
     }
 
+    fn is_shared(&self, task: &Task) -> Result<bool, Error> {
+        let product = product_of(self.store, self.policies, task)?;
+        Ok(product.step(&task.step)?.is_shared())
+    }
+
+    /// Where several machines do the task: the one at hand that has not done its part.
+    fn free(&self, id: StatementId, task: &Task) -> Result<Option<&Machine>, Error> {
+        let product = product_of(self.store, self.policies, task)?;
+        let step = product.step(&task.step)?;
+        if !step.is_shared() {
+            return Ok(None);
+        }
+        for machine in self.machines.allowed(&step.perform) {
+            let run = self.store.run_of(id, machine.name.as_str())?;
+            if run.is_none_or(|run| run.manifest.is_none()) {
+                return Ok(Some(machine));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Runs the task as every machine at hand that is to do it.
+    fn each(&self, id: StatementId) -> Result<StatementId, Error> {
+        let task = self.task(id)?;
+        let mut manifest = self.one(id, false)?;
+        // what one machine made may be enough, as another command did the rest meanwhile
+        while self.free(id, &task)?.is_some()
+            && gate::agreement(self.store, manifest, now()?).is_err()
+        {
+            manifest = self.one(id, false)?;
+        }
+        Ok(manifest)
+    }
+
     fn one(&self, id: StatementId, live: bool) -> Result<StatementId, Error> {
         let task = self.task(id)?;
         let product = product_of(self.store, self.policies, &task)?;
         let (_, policy) = self.policies.newest();
-        let machine = self.machines.for_step(policy, product, &task.step)?;
+        let machine = match self.free(id, &task)? {
+            Some(machine) => machine,
+            None => self.machines.for_step(policy, product, &task.step)?,
+        };
         let repository = self
             .args
             .repository
@@ -351,8 +391,18 @@ impl Performance<'_> {
         }
         let bar = self.ui.bar(u64::try_from(waiting.len()).unwrap_or_default(), "running tasks");
         let mut done: BTreeMap<StatementId, StatementId> = BTreeMap::new();
-        for id in waiting.keys() {
-            if let Some(manifest) = self.store.run(*id)?.and_then(|run| run.manifest) {
+        let mut shared = BTreeSet::new();
+        for (id, task) in &waiting {
+            if self.is_shared(task)? {
+                shared.insert(*id);
+            }
+            let Some(manifest) = self.store.run(*id)?.and_then(|run| run.manifest) else {
+                continue;
+            };
+            if !shared.contains(id)
+                || self.free(*id, task)?.is_none()
+                || gate::agreement(self.store, manifest, now()?).is_ok()
+            {
                 done.insert(*id, manifest);
             }
         }
@@ -374,6 +424,9 @@ impl Performance<'_> {
         });
         bar.finish_and_clear();
         let done = board.result()?;
+        for (_, manifest) in done.iter().filter(|(id, _)| shared.contains(id)) {
+            gate::agreement(self.store, *manifest, now()?)?;
+        }
         let text = format!("{GOOD}✓{GOOD:#} {} tasks done, {before} of them before", done.len());
         self.ui.result(&text, || {
             Value::list(done.iter().map(|(task, manifest)| {
@@ -386,7 +439,7 @@ impl Performance<'_> {
     fn work_off(&self, board: &Board, bar: &indicatif::ProgressBar) {
         while let Some((id, step)) = board.next(&self.cancelled) {
             self.ui.note(&format!("step {step} …"));
-            let result = self.one(id, false);
+            let result = self.each(id);
             bar.inc(1);
             board.end(id, result);
         }

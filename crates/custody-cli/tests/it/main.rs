@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what goes wrong in a test fails it")]
 
 mod attacks;
+mod builders;
 mod chain;
 mod conformance;
 mod draft;

@@ -31,7 +31,7 @@ source = true
 outputs = ["dist/*"]
 deadline = "12h"
 "#;
-const PACK: &str = r#"
+pub(crate) const PACK: &str = r#"
 [steps.pack]
 phase = "promote"
 command = ["sh", "-c", '''mkdir dist && cat inputs/build/dist/* > dist/all.bin''']

@@ -7,7 +7,7 @@ use std::path::Path;
 use custody_core::envelope::Envelope;
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
-use custody_store::{Filter, Floor, Kind, Link, Relation, Run, Store, Trust};
+use custody_store::{Filter, Floor, Kind, Link, Relation, Run, Share, Store, Trust};
 
 use crate::world::{Release, closure, ids, policy};
 
@@ -48,7 +48,7 @@ fn filled(dir: &Path, release: &Release) {
     let store = Store::create(dir).unwrap();
     store.pin(policy(1).id()).unwrap();
     store.raise_floor(Floor { version: 2, policy: policy(2).id() }, Time::from_unix(9)).unwrap();
-    let claim = store.begin_run(release.build.id(), "worker").unwrap();
+    let claim = store.begin_run(release.build.id(), "worker", Share::Whole).unwrap();
     store.add(&release.all()).unwrap();
     // enough for inner pages in every tree
     for i in 0..8 {
