@@ -109,8 +109,8 @@ fn style_digest() -> String {
     base64(sha256.as_bytes())
 }
 
-fn row(page: &mut Markup, name: &'static str, value: &str) {
-    page.raw("<dt>").raw(name).element("</dt><dd>", value, "</dd>\n");
+fn row(page: &mut Markup, name: &str, value: &str) {
+    page.element("<dt>", name, "</dt>").element("<dd>", value, "</dd>\n");
 }
 
 fn verdict(page: &mut Markup, story: &Story<'_>) {
