@@ -303,12 +303,7 @@ impl Large {
                 .map(move |file| UsedInput { artifact: file.clone(), origin: origin.clone() })
         });
         self.artifacts += artifacts.len();
-        let machine = match step {
-            "build" => "builder",
-            "repack" => "repacker",
-            "sign" => "signer",
-            _ => "publisher",
-        };
+        let machine = machine(step);
         let manifest = Manifest {
             artifacts: artifacts.clone(),
             task: task_id,
@@ -332,5 +327,14 @@ impl Large {
         };
         let manifest = self.add(manifest, machine);
         Made { task: task_id, manifest, files: artifacts }
+    }
+}
+
+fn machine(step: &str) -> &'static str {
+    match step {
+        "build" => "builder",
+        "repack" => "repacker",
+        "sign" => "signer",
+        _ => "publisher",
     }
 }

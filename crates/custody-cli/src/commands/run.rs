@@ -212,7 +212,7 @@ impl Machines {
         step: &Label,
     ) -> Result<&'m Machine, Error> {
         let allowed = &product.step(step)?.perform;
-        self.allowed(allowed).next().ok_or_else(|| {
+        self.allowed(allowed).first().copied().ok_or_else(|| {
             let names: Vec<&str> = allowed.iter().map(Label::as_str).collect();
             let held: Vec<&str> =
                 self.machines.iter().map(|machine| machine.name.as_str()).collect();
@@ -227,8 +227,8 @@ impl Machines {
         })
     }
 
-    fn allowed<'m>(&'m self, perform: &'m BTreeSet<Label>) -> impl Iterator<Item = &'m Machine> {
-        self.machines.iter().filter(|machine| perform.contains(&machine.name))
+    fn allowed(&self, perform: &BTreeSet<Label>) -> Vec<&Machine> {
+        self.machines.iter().filter(|machine| perform.contains(&machine.name)).collect()
     }
 }
 

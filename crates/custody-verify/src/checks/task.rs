@@ -157,11 +157,11 @@ fn step_of<'c>(case: &'c Case<'_>, origin: Origin) -> Option<&'c Label> {
     match origin {
         Origin::Task(id) => {
             let signed = case.statement(id, "task", Statement::as_task).ok()?;
-            Some(&(*signed.unverified()).step)
+            Some(&signed.unverified().step)
         }
         Origin::Manifest(id) => {
             let signed = case.statement(id, "manifest", Statement::as_manifest).ok()?;
-            Some(&(*signed.unverified()).step)
+            Some(&signed.unverified().step)
         }
     }
 }

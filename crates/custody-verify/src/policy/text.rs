@@ -524,22 +524,7 @@ impl Reader {
             }
         }
         let full = matches!(table.verification.get_ref(), Verification::Full);
-        if table.irrevocable && (!full || !table.summaries.is_empty()) {
-            let remedy = "write verification = \"full\" and no summaries: what cannot be taken back is checked to the root";
-            return Err(fault(
-                table.verification.span(),
-                "an irrevocable step that verifies less than everything",
-                remedy,
-            ));
-        }
-        if let Some(place) = table.destinations.first().filter(|_| !table.irrevocable) {
-            let remedy = "write irrevocable = true: what users have cannot be taken back";
-            return Err(fault(
-                place.span(),
-                "a step that publishes and is not irrevocable",
-                remedy,
-            ));
-        }
+        lasting(table, full)?;
         if table.schedule.is_empty() == table.scheduled_by.is_none() {
             return Err(fault(
                 table.phase.span(),
@@ -584,7 +569,7 @@ impl Reader {
             destinations: table.destinations.iter().map(destination).collect::<Result<_, _>>()?,
             max_age: duration(&table.max_age)?,
             summaries: self.machines(&table.summaries)?,
-            images: self.images(table.images.as_ref(), steps)?,
+            images: machine::images(table.images.as_ref(), steps)?,
             machine: self.demands(&table.machine)?,
             builders,
             builders_differ,
@@ -606,6 +591,23 @@ impl Reader {
         }
         Ok(())
     }
+}
+
+/// What cannot be taken back is verified to the root, and what is published cannot be.
+fn lasting(table: &StepTable, full: bool) -> Result<(), Fault> {
+    if table.irrevocable && (!full || !table.summaries.is_empty()) {
+        let remedy = "write verification = \"full\" and no summaries: what cannot be taken back is checked to the root";
+        return Err(fault(
+            table.verification.span(),
+            "an irrevocable step that verifies less than everything",
+            remedy,
+        ));
+    }
+    if let Some(place) = table.destinations.first().filter(|_| !table.irrevocable) {
+        let remedy = "write irrevocable = true: what users have cannot be taken back";
+        return Err(fault(place.span(), "a step that publishes and is not irrevocable", remedy));
+    }
+    Ok(())
 }
 
 /// The beginning of a URI, without anything that could mean another place than it seems to.

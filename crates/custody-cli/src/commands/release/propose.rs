@@ -154,7 +154,7 @@ fn builds_on(
     product: &Product,
 ) -> Result<Vec<EarlierManifest>, Error> {
     let after = product.phases.get(&args.phase).map(|phase| &phase.after);
-    let keyring = custody_run::gate::keyring(store, policies)?;
+    let keyring = gate::keyring(store, policies)?;
     let mut found = Vec::new();
     let mut shared: BTreeMap<StatementId, Vec<StatementId>> = BTreeMap::new();
     for envelope in store.list(Filter { kind: Some(Kind::Manifest), ..Filter::default() })? {
