@@ -22,5 +22,7 @@ pub const NAME_BYTES: usize = 1024;
 pub const ATTESTATIONS: usize = 8;
 /// Largest part of an attestation, in bytes: an event log of a measured boot has tens of thousands.
 pub const ATTESTATION_BYTES: usize = 256 << 10;
+/// Largest commit or tag that a manifest carries for its signature, in bytes.
+pub const SIGNED_SOURCE_BYTES: usize = 64 << 10;
 /// Largest policy, in bytes.
 pub const POLICY_BYTES: usize = 4 << 20;

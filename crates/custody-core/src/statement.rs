@@ -22,7 +22,7 @@ pub use authorization::{Approver, Authorization};
 pub use image::{Image, UsedImage};
 pub use intent::{Intent, Stage};
 pub use manifest::{BUILD_TYPE, InputOrigin, Manifest, UsedInput, worker_uri};
-pub use parts::{Artifact, Label, ReleaseId, Revision, Source};
+pub use parts::{Artifact, Label, ReleaseId, Revision, Source, Submodule};
 pub use request::{EarlierManifest, Pipeline, PolicyRef, Request};
 pub use resolution::{Resolution, Resolve};
 pub use signoff::{Decision, Signoff, short_code};

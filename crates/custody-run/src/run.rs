@@ -280,6 +280,8 @@ impl Worker<'_> {
             environment,
             attestations: Vec::new(),
             enrolment: None,
+            signed_source: None,
+            submodules: Vec::new(),
             image: None,
             source: task.source.clone(),
             upstream,

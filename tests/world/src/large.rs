@@ -319,6 +319,8 @@ impl Large {
             environment: vec![("os".into(), "linux".into())],
             attestations: Vec::new(),
             enrolment: None,
+            signed_source: None,
+            submodules: Vec::new(),
             image: None,
             source: task.source,
             upstream: from.iter().map(|from| from.manifest).collect(),

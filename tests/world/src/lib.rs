@@ -377,6 +377,8 @@ impl World {
             environment: vec![("os".into(), "linux".into())],
             attestations: Vec::new(),
             enrolment: None,
+            signed_source: None,
+            submodules: Vec::new(),
             image: None,
             source: task.source.clone(),
             upstream,

@@ -181,6 +181,8 @@ pub(crate) fn manifest(
         environment: Vec::new(),
         attestations: Vec::new(),
         enrolment: None,
+        signed_source: None,
+        submodules: Vec::new(),
         image: None,
         source: None,
         upstream: used.iter().map(|(_, id)| *id).collect(),

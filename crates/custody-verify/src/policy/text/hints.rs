@@ -27,7 +27,7 @@ const PLACEHOLDERS: [(&str, &str); 9] = [
 ];
 
 /// Members, each as it is written.
-const MEMBERS: [(&str, &str); 31] = [
+const MEMBERS: [(&str, &str); 32] = [
     ("policy", "policy = \"https://custody.dev/policy/v1\""),
     ("version", "version = 1"),
     ("previous", "previous = \"the statement id of the version before\""),
@@ -44,6 +44,7 @@ const MEMBERS: [(&str, &str); 31] = [
     ("keys", "keys = [{ key = \"ssh-ed25519 AAAA…\" }]"),
     ("key", "key = \"ssh-ed25519 AAAA…\""),
     ("members", "members = [\"alice\", \"bob\"]"),
+    ("what", "what = \"commit\", or \"tag\""),
     ("channels", "channels = [\"release\"]"),
     ("desk", "desk = [\"desk\"], a list of machines"),
     ("propose", "propose = [\"releng\"], a list of roles and machines"),
