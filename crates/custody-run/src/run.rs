@@ -27,7 +27,7 @@ use crate::execute::{Confinement, LOG_BYTES, Outcome, Run, execute};
 use crate::external;
 use crate::gate;
 use crate::measure::measure;
-use crate::source::checkout;
+use crate::source::{Checked, Demanded, Rules, checkout};
 use crate::stage::copy::unavailable;
 use crate::stage::{RunDirectory, StagedInput, remove_all, stage_inputs};
 
@@ -140,10 +140,7 @@ impl Worker<'_> {
         live: &mut dyn FnMut(&[u8]),
     ) -> Result<Manifest, Stop> {
         stage_inputs(directory, &self.inputs(accepted, task)?)?;
-        if let Some(source) = &task.source {
-            let from = self.repository.unwrap_or(&source.uri);
-            checkout(from, &source.revision, &directory.source())?;
-        }
+        let checked = self.source(accepted, task, directory)?;
         let log = private.join("log");
         let run = Run {
             task,
@@ -172,7 +169,34 @@ impl Worker<'_> {
             Artifact { name: log_name, digests: outcome.log, size: outcome.log_size };
         self.keep(&outputs, (&log_artifact, &log))?;
         let artifacts = outputs.into_iter().map(|(artifact, _)| artifact).collect();
-        Ok(self.manifest(accepted, id, task, artifacts, &outcome, log_artifact))
+        Ok(Manifest {
+            submodules: checked.submodules,
+            signed_source: checked.signed,
+            ..self.manifest(accepted, id, task, artifacts, &outcome, log_artifact)
+        })
+    }
+
+    /// The source that people approved, by the rules of the newest policy.
+    fn source(
+        &self,
+        accepted: &Accepted<'_>,
+        task: &Task,
+        directory: &RunDirectory,
+    ) -> Result<Checked, Refusal> {
+        let Some(source) = &task.source else { return Ok(Checked::default()) };
+        let policies = gate::policies(self.store, (self.clock)())?;
+        let (_, policy) = policies.newest();
+        let product = policy.product(&accepted.release().product)?;
+        let check = |raw: Option<&[u8]>| {
+            policy.source_signer(product, source, raw, task.created).map(|_| ())
+        };
+        let signatures = product.source_signatures.as_ref();
+        let rules = Rules {
+            submodule: &|uri| product.allows_submodule(uri),
+            lfs: product.lfs,
+            signature: signatures.map(|demanded| Demanded { what: demanded.what, check: &check }),
+        };
+        checkout(self.repository.unwrap_or(&source.uri), source, &rules, &directory.source())
     }
 
     /// The files that the gate let through, and the externals that the task pins.
