@@ -43,6 +43,7 @@ pub const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
 
 /// Any statement that Custody knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "most statements are manifests")]
 pub enum Statement {
     /// What a phase of a release is to do.
     Request(Request),

@@ -93,7 +93,7 @@ fn check_name(name: &str) -> Result<(), Refusal> {
     let host_is_one = match host.split_once(':') {
         _ if host.is_empty() => !name.starts_with('/'),
         None => part(host),
-        Some((host, port)) => part(host) && port.parse::<u16>().is_ok(),
+        Some((host, number)) => part(host) && number.parse::<u16>().is_ok(),
     };
     if name.len() <= 255 && host_is_one && rest.split('/').all(part) {
         return Ok(());

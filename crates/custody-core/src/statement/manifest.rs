@@ -239,6 +239,34 @@ impl Manifest {
         ])
     }
 
+    /// Adds something that the step was given.
+    fn add(&mut self, dependency: Dependency) -> Result<(), Refusal> {
+        match dependency {
+            Dependency::Source(source) if self.source.is_none() => self.source = Some(source),
+            Dependency::Source(_) => {
+                return Err(Refusal::new(
+                    Code::ChainSourceMismatch,
+                    "resolvedDependencies",
+                    "one source",
+                    "two",
+                ));
+            }
+            Dependency::Submodule(submodule) => self.submodules.push(submodule),
+            Dependency::Image(image) if self.image.is_none() => self.image = Some(image),
+            Dependency::Image(_) => {
+                return Err(Refusal::new(
+                    Code::WorkerImageMismatch,
+                    "resolvedDependencies",
+                    "one image",
+                    "two",
+                ));
+            }
+            Dependency::Upstream(id) => self.upstream.push(id),
+            Dependency::Input(input) => self.inputs.push(input),
+        }
+        Ok(())
+    }
+
     /// The product of this name.
     pub fn artifact(&self, name: &ArtifactName) -> Option<&Artifact> {
         self.artifacts.iter().find(|artifact| artifact.name == *name)
@@ -313,35 +341,7 @@ impl Predicate for Manifest {
                 "more",
             ));
         }
-        for dependency in dependencies {
-            match dependency {
-                Dependency::Source(source) if manifest.source.is_none() => {
-                    manifest.source = Some(source);
-                }
-                Dependency::Source(_) => {
-                    return Err(Refusal::new(
-                        Code::ChainSourceMismatch,
-                        "resolvedDependencies",
-                        "one source",
-                        "two",
-                    ));
-                }
-                Dependency::Submodule(submodule) => manifest.submodules.push(submodule),
-                Dependency::Image(image) if manifest.image.is_none() => {
-                    manifest.image = Some(image)
-                }
-                Dependency::Image(_) => {
-                    return Err(Refusal::new(
-                        Code::WorkerImageMismatch,
-                        "resolvedDependencies",
-                        "one image",
-                        "two",
-                    ));
-                }
-                Dependency::Upstream(id) => manifest.upstream.push(id),
-                Dependency::Input(input) => manifest.inputs.push(input),
-            }
-        }
+        dependencies.into_iter().try_for_each(|dependency| manifest.add(dependency))?;
         check_names(manifest.artifacts.iter().map(|artifact| &artifact.name), "subject")?;
         let paths = manifest.submodules.iter().map(|submodule| &submodule.path);
         each_path_once(paths)?;
