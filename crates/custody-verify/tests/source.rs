@@ -205,7 +205,6 @@ fn keys_of_sources_are_judged_like_others() {
     for (edit, code) in [
         ("until = \"1999-01-01T00:00:00Z\"", Code::PolicyKeyExpired),
         ("from = \"2029-01-01T00:00:00Z\"", Code::PolicyKeyNotYetValid),
-        ("user-verification = true", Code::SignoffUvRequired),
     ] {
         let world = world_of(&id_of(&commit), Some(&commit), "commit");
         let world = world.policy(|text| edited(&text, edit)).build();
