@@ -29,13 +29,16 @@ pub struct Rules<'r> {
     pub signature: Option<Demanded<'r>>,
 }
 
+/// Refuses a raw object that does not carry the signature, or that there is none.
+pub type Check<'r> = &'r dyn Fn(Option<&[u8]>) -> Result<(), Refusal>;
+
 /// A signature that the source must carry.
 #[derive(Clone, Copy)]
 pub struct Demanded<'r> {
     /// What carries it.
     pub what: SignedKind,
     /// Refuses the raw object, or that there is none.
-    pub check: &'r dyn Fn(Option<&[u8]>) -> Result<(), Refusal>,
+    pub check: Check<'r>,
 }
 
 impl Default for Rules<'_> {

@@ -23,7 +23,7 @@ use tempfile::TempDir;
 use super::command::{SSH, Server, clean, run, said};
 use super::lfs;
 use super::tree::{LINK_BYTES, Tree, refuse};
-use super::{Checked, Rules};
+use super::{Check, Checked, Rules};
 use crate::stage::copy::{CHUNK, unavailable};
 
 /// What git is told instead of what the system, the user or a repository would tell it.
@@ -390,12 +390,7 @@ impl Git {
     }
 
     /// The first annotated tag at the commit that `check` takes. What it is called decides nothing.
-    fn signed_tag(
-        &self,
-        from: &str,
-        commit: &str,
-        check: &dyn Fn(Option<&[u8]>) -> Result<(), Refusal>,
-    ) -> Result<Vec<u8>, Refusal> {
+    fn signed_tag(&self, from: &str, commit: &str, check: Check<'_>) -> Result<Vec<u8>, Refusal> {
         let from = from.strip_prefix("git+").unwrap_or(from);
         let listed = self.run(&["ls-remote", "--quiet", "--tags", "--", from])?;
         let listed = String::from_utf8_lossy(&listed);
