@@ -2,6 +2,7 @@
 
 pub(crate) mod authorization;
 pub(crate) mod manifest;
+pub(crate) mod source;
 pub(crate) mod subject;
 pub(crate) mod summary;
 pub(crate) mod task;
