@@ -29,7 +29,7 @@ use crate::external;
 use crate::gate;
 use crate::measure::measure;
 use crate::measure::platform::{Collected, Platform};
-use crate::source::checkout;
+use crate::source::{Checked, Demanded, Rules, checkout};
 use crate::stage::copy::unavailable;
 use crate::stage::{RunDirectory, StagedInput, remove_all, stage_inputs};
 
@@ -164,10 +164,7 @@ impl Worker<'_> {
         // before anything of the task's own is here, and while no command runs
         let collected = self.collect_from_platforms(id)?;
         stage_inputs(directory, &self.inputs(accepted, task)?)?;
-        if let Some(source) = &task.source {
-            let from = self.repository.unwrap_or(&source.uri);
-            checkout(from, &source.revision, &directory.source())?;
-        }
+        let checked = self.source(accepted, task, directory)?;
         let log = private.join("log");
         let run = Run {
             task,
@@ -197,7 +194,11 @@ impl Worker<'_> {
             Artifact { name: log_name, digests: outcome.log, size: outcome.log_size };
         self.keep(&outputs, (&log_artifact, &log))?;
         let artifacts = outputs.into_iter().map(|(artifact, _)| artifact).collect();
-        let mut manifest = self.manifest(accepted, id, task, artifacts, &outcome, log_artifact);
+        let mut manifest = Manifest {
+            submodules: checked.submodules,
+            signed_source: checked.signed,
+            ..self.manifest(accepted, id, task, artifacts, &outcome, log_artifact)
+        };
         collected.enter(&mut manifest);
         Ok(manifest)
     }
@@ -206,6 +207,29 @@ impl Worker<'_> {
     fn collect_from_platforms(&self, task: StatementId) -> Result<Collected, Refusal> {
         let binding = binding(&task.0, &self.signer.public_key().id());
         Collected::from(self.platforms, &binding)
+    }
+
+    /// The source that people approved, by the rules of the newest policy.
+    fn source(
+        &self,
+        accepted: &Accepted<'_>,
+        task: &Task,
+        directory: &RunDirectory,
+    ) -> Result<Checked, Refusal> {
+        let Some(source) = &task.source else { return Ok(Checked::default()) };
+        let policies = gate::policies(self.store, (self.clock)())?;
+        let (_, policy) = policies.newest();
+        let product = policy.product(&accepted.release().product)?;
+        let check = |raw: Option<&[u8]>| {
+            policy.source_signer(product, source, raw, task.created).map(|_| ())
+        };
+        let signatures = product.source_signatures.as_ref();
+        let rules = Rules {
+            submodule: &|uri| product.allows_submodule(uri),
+            lfs: product.lfs,
+            signature: signatures.map(|demanded| Demanded { what: demanded.what, check: &check }),
+        };
+        checkout(self.repository.unwrap_or(&source.uri), source, &rules, &directory.source())
     }
 
     /// The files that the gate let through, and the externals that the task pins.
@@ -313,6 +337,8 @@ impl Worker<'_> {
             environment,
             attestations: Vec::new(),
             enrolment: self.certificate.map(|(id, _)| id),
+            signed_source: None,
+            submodules: Vec::new(),
             image: None,
             source: task.source.clone(),
             upstream,

@@ -4,7 +4,11 @@
 //! [`trust`](crate::trust).
 
 pub(crate) mod demand;
+mod source;
 mod text;
+
+pub(crate) use source::SIGNED_SOURCE;
+pub use source::SourceSignatures;
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
@@ -162,6 +166,12 @@ pub struct Key {
 pub struct Product {
     /// The one repository that it is built from, compared byte for byte.
     pub source: String,
+    /// Where submodules of it may come from: beginnings of URIs.
+    pub submodules: Vec<String>,
+    /// Whether pointers of git LFS in it stand for the files that they name.
+    pub lfs: bool,
+    /// Whose signature it must carry, if anybody's.
+    pub source_signatures: Option<SourceSignatures>,
     /// The channels that it has.
     pub channels: BTreeSet<Label>,
     /// The machines that may issue authorizations.

@@ -242,6 +242,7 @@ impl Large {
         self.add(Authorization { request: id, approvers, not_before, expires }, "desk")
     }
 
+    #[expect(clippy::too_many_lines, reason = "a task and a manifest have many members")]
     fn step(
         &mut self,
         step: &str,
@@ -315,6 +316,8 @@ impl Large {
             attestations: Vec::new(),
             enrolment: None,
             agreeing: Vec::new(),
+            signed_source: None,
+            submodules: Vec::new(),
             image: None,
             source: task.source,
             upstream: from.iter().map(|from| from.manifest).collect(),

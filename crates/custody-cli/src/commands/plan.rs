@@ -27,7 +27,7 @@ pub(crate) struct PlanArgs {
     /// The authorization's statement id
     #[arg(required_unless_present = "decided")]
     authorization: Option<StatementId>,
-    /// A local clone of the product's repository
+    /// A local clone of the product's repository: git or Mercurial, or the archive itself
     #[arg(long, value_name = "DIR", required_unless_present = "decided")]
     repository: Option<PathBuf>,
     /// The client id that goes into the tasks as their creator

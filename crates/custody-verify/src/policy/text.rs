@@ -21,15 +21,18 @@ use custody_core::json::is_hidden;
 use custody_core::key::PublicKey;
 use custody_core::limits::POLICY_BYTES;
 use custody_core::statement::Label;
+use custody_core::vcs::SignedKind;
 use custody_core::{Code, Refusal};
 use custody_machine::Platform;
 use toml::Spanned;
 
 use self::tables::{
     InputTable, PhaseTable, PolicyTable, PrincipalTable, ProductTable, Receipts, Release,
-    RoleTable, RootTable, StepTable, Text, Verification,
+    RoleTable, RootTable, SignedSource, SourceSignaturesTable, StepTable, Text, Verification,
 };
-use super::{Key, Phase, Policy, PolicyFault, Principal, Product, Quorum, Step, StepInput};
+use super::{
+    Key, Phase, Policy, PolicyFault, Principal, Product, Quorum, SourceSignatures, Step, StepInput,
+};
 
 /// The type line that every policy begins with.
 const TYPE: &str = "https://custody.dev/policy/v1";
@@ -450,8 +453,16 @@ impl Reader {
                 "give it a step, or remove it",
             ));
         }
+        each_once(&table.submodules)?;
         Ok(Product {
             source: table.source.get_ref().clone(),
+            submodules: table.submodules.iter().map(place).collect::<Result<_, _>>()?,
+            lfs: table.lfs,
+            source_signatures: table
+                .source_signatures
+                .as_ref()
+                .map(|signatures| self.source_signatures(signatures))
+                .transpose()?,
             channels: set(table.channels.get_ref(), |_| true, "channel")?,
             desk: self.machines(table.desk.get_ref())?,
             propose: self.members(&table.propose, true)?,
@@ -459,6 +470,19 @@ impl Reader {
             phases,
             steps,
         })
+    }
+
+    fn source_signatures(
+        &mut self,
+        table: &SourceSignaturesTable,
+    ) -> Result<SourceSignatures, Fault> {
+        let people = self.members(&table.people, false)?;
+        count(&Spanned::new(table.people.span(), 1), self.able(&people), "people whose keys hold")?;
+        let what = match table.what {
+            SignedSource::Commit => SignedKind::Commit,
+            SignedSource::Tag => SignedKind::Tag,
+        };
+        Ok(SourceSignatures { people, what })
     }
 
     fn phase(

@@ -28,7 +28,7 @@ const PLACEHOLDERS: [(&str, &str); 9] = [
 ];
 
 /// Members, each as it is written.
-const MEMBERS: [(&str, &str); 50] = [
+const MEMBERS: [(&str, &str); 51] = [
     ("policy", "policy = \"https://custody.dev/policy/v1\""),
     ("version", "version = 1"),
     ("previous", "previous = \"the statement id of the version before\""),
@@ -49,6 +49,7 @@ const MEMBERS: [(&str, &str); 50] = [
     ("max-certificate", "max-certificate = \"12h\""),
     ("revoked-enrolments", "revoked-enrolments = [\"the statement id of an enrolment\"]"),
     ("members", "members = [\"alice\", \"bob\"]"),
+    ("what", "what = \"commit\", or \"tag\""),
     ("channels", "channels = [\"release\"]"),
     ("desk", "desk = [\"desk\"], a list of machines"),
     ("propose", "propose = [\"releng\"], a list of roles and machines"),
