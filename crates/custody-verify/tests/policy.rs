@@ -71,7 +71,8 @@ fn a_nonsensical_threshold_or_version_is_refused_with_its_place() {
 #[test]
 fn a_missing_or_unknown_member_is_refused() {
     let text = policy_text();
-    let optional = ["[", "destinations", "externals", "summaries", "scheduled-by", "schedule ="];
+    let optional =
+        ["[", "destinations", "externals", "downloads", "summaries", "scheduled-by", "schedule ="];
     let removable: Vec<usize> = (0..text.lines().count())
         .filter(|i| {
             let line = text.lines().nth(*i).unwrap();

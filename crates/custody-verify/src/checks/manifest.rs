@@ -15,7 +15,7 @@ use custody_core::statement::{
 };
 use custody_core::{Code, Refusal};
 
-use super::{Authority, Checked};
+use super::{Authority, Checked, downloads};
 use crate::docket::Case;
 use crate::judge::shown;
 use crate::policy::Step;
@@ -306,7 +306,7 @@ fn inputs(case: &Case<'_>, context: &Context<'_>) -> Result<(), Refusal> {
     for input in &task.inputs {
         wanted.entry(input.origin).or_default().extend(&input.patterns);
     }
-    let mut explained: usize = 0;
+    let mut explained = downloads::used(manifest, task)?;
     for id in &upstream {
         explained = explained.saturating_add(from_upstream(case, context, *id, &used, &wanted)?);
     }
@@ -332,9 +332,8 @@ fn inputs(case: &Case<'_>, context: &Context<'_>) -> Result<(), Refusal> {
         return unused_inputs(case, context, &upstream);
     }
     let stray = manifest.inputs.iter().find(|input| match &input.origin {
-        InputOrigin::Manifest(_) => false,
+        InputOrigin::Manifest(_) | InputOrigin::Download(_) => false,
         InputOrigin::External(uri) => !task.externals.iter().any(|external| external.uri == *uri),
-        InputOrigin::Download(_) => true,
     });
     let name =
         stray.map_or_else(|| "an input twice".to_string(), |input| input.artifact.name.to_string());

@@ -13,7 +13,7 @@ use custody_core::statement::{Label, Origin, Request, Statement, Task};
 use custody_core::{Code, Refusal};
 
 use super::manifest::{self, Approved};
-use super::{Authority, Checked};
+use super::{Authority, Checked, downloads};
 use crate::docket::{Asked, Case};
 use crate::judge::shown;
 use crate::policy::{Step, StepInput, listed};
@@ -174,7 +174,7 @@ fn content(task: &Task, step: &Step, authority: &Authority<'_>) -> Result<(), Re
             shown(&external.uri),
         );
     }
-    Ok(())
+    downloads::allowed(task, step)
 }
 
 fn inputs(

@@ -485,7 +485,9 @@ impl Reader {
                 "write receipts = \"none\": this version of Custody has no transparency log to ask";
             return Err(fault(table.receipts.span(), "receipts cannot be required yet", remedy));
         }
-        for list in [&table.externals, &table.destinations, table.outputs.get_ref()] {
+        for list in
+            [&table.externals, &table.downloads, &table.destinations, table.outputs.get_ref()]
+        {
             each_once(list)?;
         }
         let mut inputs = BTreeSet::new();
@@ -514,6 +516,7 @@ impl Reader {
                 remedy,
             ));
         }
+        downloads(table)?;
         if table.schedule.is_empty() == table.scheduled_by.is_none() {
             return Err(fault(
                 table.phase.span(),
@@ -549,6 +552,8 @@ impl Reader {
             source: table.source,
             inputs: table.inputs.iter().map(input).collect::<Result<_, Fault>>()?,
             externals: table.externals.iter().map(place).collect::<Result<_, _>>()?,
+            downloads: table.downloads.iter().map(download).collect::<Result<_, _>>()?,
+            record_downloads: table.record_downloads.as_ref().is_some_and(|it| *it.get_ref()),
             outputs: table.outputs.get_ref().iter().map(parsed).collect::<Result<_, _>>()?,
             network: table.network,
             full,
@@ -605,6 +610,32 @@ fn destination(uri: &Text) -> Result<String, Fault> {
         return Ok(text);
     }
     Err(fault(uri.span(), "no place to publish to", "write file:///… or s3://BUCKET/…"))
+}
+
+/// Where a command may fetch: a host and a path, by HTTP.
+fn download(uri: &Text) -> Result<String, Fault> {
+    let text = place(uri)?;
+    let host_and_path = |rest: &str| rest.contains('/');
+    let by_http = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    if by_http.is_some_and(host_and_path) {
+        return Ok(text);
+    }
+    Err(fault(uri.span(), "no place to fetch from", "write https://HOST/, or a path below it"))
+}
+
+/// Downloads beside what makes them meaningless.
+fn downloads(table: &StepTable) -> Result<(), Fault> {
+    if let Some(first) = table.downloads.first().filter(|_| !table.destinations.is_empty()) {
+        let remedy = "remove the downloads: a step that publishes runs no command";
+        return Err(fault(first.span(), "downloads of a step that publishes", remedy));
+    }
+    match &table.record_downloads {
+        Some(record) if table.downloads.is_empty() => {
+            let remedy = "name in `downloads` where it may fetch, or remove record-downloads";
+            Err(fault(record.span(), "nothing to record", remedy))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A list names each thing once.
