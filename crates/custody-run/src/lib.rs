@@ -7,6 +7,7 @@
 
 pub mod collect;
 pub mod destination;
+pub mod downloads;
 pub mod execute;
 mod external;
 pub mod gate;

@@ -23,6 +23,8 @@ use tempfile::TempDir;
 
 use crate::collect::collect;
 use crate::destination::{Destination, Place, S3Config};
+use crate::downloads::execute_with_downloads;
+use crate::downloads::upstream::Upstream;
 use crate::execute::{Confinement, LOG_BYTES, Outcome, Run, execute};
 use crate::external;
 use crate::gate;
@@ -44,6 +46,9 @@ pub struct Worker<'w> {
     pub work: &'w Path,
     /// The repository to take sources from, where it is not the one that the task names.
     pub repository: Option<&'w str>,
+    /// The certificates (PEM) that vouch for servers that commands download from, where it is not the
+    /// system's that do.
+    pub download_authorities: Option<&'w Path>,
     /// What this machine can do to keep commands apart.
     pub confinement: &'w Confinement,
     /// This machine's clock.
@@ -57,6 +62,9 @@ impl std::fmt::Debug for Worker<'_> {
         f.debug_struct("Worker").field("name", &self.name).finish_non_exhaustive()
     }
 }
+
+/// Who is given what a command prints, as it comes.
+pub type Live<'l> = dyn FnMut(&[u8]) + Send + 'l;
 
 /// Why a task has no manifest.
 #[derive(Debug)]
@@ -95,7 +103,7 @@ fn task_of<'r>(accepted: &Accepted<'r>) -> Result<(StatementId, &'r Task), Refus
 impl Worker<'_> {
     /// Runs a task's command behind its gate and gives the id of its manifest. `live` is given what
     /// the command prints.
-    pub fn run(&self, id: StatementId, live: &mut dyn FnMut(&[u8])) -> Result<StatementId, Stop> {
+    pub fn run(&self, id: StatementId, live: &mut Live<'_>) -> Result<StatementId, Stop> {
         let report = self.judge(id)?;
         let (_, task) = task_of(&accepted(&report)?)?;
         if task.destination.is_some() {
@@ -137,7 +145,7 @@ impl Worker<'_> {
         task: &Task,
         directory: &RunDirectory,
         private: &Path,
-        live: &mut dyn FnMut(&[u8]),
+        live: &mut Live<'_>,
     ) -> Result<Manifest, Stop> {
         stage_inputs(directory, &self.inputs(accepted, task)?)?;
         if let Some(source) = &task.source {
@@ -153,7 +161,7 @@ impl Worker<'_> {
             timeout: Some(Duration::from_secs(task.deadline.since((self.clock)()).max(1))),
             source_date_epoch: Some(task.created.unix()),
         };
-        let outcome = execute(&run, self.confinement, live, self.cancelled)?;
+        let (outcome, downloads) = self.execute(&run, live)?;
         if !outcome.end.is_success() {
             return Err(self.failed(task, &outcome, &log));
         }
@@ -172,7 +180,23 @@ impl Worker<'_> {
             Artifact { name: log_name, digests: outcome.log, size: outcome.log_size };
         self.keep(&outputs, (&log_artifact, &log))?;
         let artifacts = outputs.into_iter().map(|(artifact, _)| artifact).collect();
-        Ok(self.manifest(accepted, id, task, artifacts, &outcome, log_artifact))
+        let mut manifest = self.manifest(accepted, id, task, artifacts, &outcome, log_artifact);
+        manifest.inputs.extend(downloads);
+        Ok(manifest)
+    }
+
+    /// Runs the command, and gives what it fetched.
+    fn execute(
+        &self,
+        run: &Run<'_>,
+        live: &mut Live<'_>,
+    ) -> Result<(Outcome, Vec<UsedInput>), Refusal> {
+        let Some(downloads) = &run.task.downloads else {
+            return Ok((execute(run, self.confinement, live, self.cancelled)?, Vec::new()));
+        };
+        let upstream = Upstream::new(self.download_authorities)?;
+        let from = (self.store, &upstream);
+        execute_with_downloads(run, downloads, self.confinement, from, live, self.cancelled)
     }
 
     /// The files that the gate let through, and the externals that the task pins.
@@ -232,7 +256,11 @@ impl Worker<'_> {
         outcome: &Outcome,
         log: Artifact,
     ) -> Manifest {
-        let environment = measure(&outcome.confinement);
+        let mut environment = measure(&outcome.confinement);
+        if task.downloads.is_some() {
+            let network = environment.iter_mut().find(|(name, _)| name == "network");
+            network.into_iter().for_each(|(_, value)| *value = "downloads".into());
+        }
         Manifest {
             log: Some(log),
             ..self.skeleton(

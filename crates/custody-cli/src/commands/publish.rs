@@ -46,6 +46,7 @@ pub(crate) fn run(args: &PublishArgs, ui: &Ui) -> Result<(), Error> {
         name,
         work: &args.machine.work,
         repository: None,
+        download_authorities: None,
         confinement: &Confinement::default(),
         clock,
         cancelled: &cancelled,
