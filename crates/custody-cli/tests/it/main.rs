@@ -4,6 +4,7 @@
 mod attacks;
 mod chain;
 mod conformance;
+mod downloads;
 mod draft;
 mod gates;
 mod openssh;
@@ -15,6 +16,8 @@ mod run_all;
 mod talk;
 mod token;
 mod trace;
+#[path = "../../../custody-run/tests/upstream/mod.rs"]
+mod upstream;
 mod vectors;
 mod verify;
 mod world;
