@@ -280,14 +280,13 @@ fn kind(start: &[u8]) -> &'static str {
     }
 }
 
-/// How the manifest calls what was fetched: by host and path where that is a name, otherwise by host
-/// and a digest of the URI.
+/// How the manifest calls what was fetched: by host and path where that is a name, otherwise by a digest
+/// of the URI, which stands beside it and is what counts.
 fn name(uri: &str) -> Result<ArtifactName, Refusal> {
-    let (_, rest) = uri.split_once("://").unwrap_or(("", uri));
-    let host = Url::parse(uri).ok().and_then(|uri| uri.host_str().map(str::to_owned));
-    let digest = Sha256::of(uri.as_bytes());
-    let by_digest = || format!("{}/{digest}", host.unwrap_or_default()).parse();
-    rest.parse().or_else(|_| by_digest()).or_else(|_: Refusal| digest.to_string().parse())
+    let readable = Url::parse(uri).ok().and_then(|uri| {
+        format!("{}{}{}", uri.host_str()?, uri.path(), uri.query().unwrap_or_default()).parse().ok()
+    });
+    readable.map_or_else(|| Sha256::of(uri.as_bytes()).to_string().parse(), Ok)
 }
 
 /// Keeps the last bytes that were written until somebody lets them go.
