@@ -92,9 +92,9 @@ impl<'p> Proxy<'p> {
         self.ledger.finish()
     }
 
-    fn accept<'scope, 'env>(
+    fn accept<'scope>(
         &'scope self,
-        scope: &'scope Scope<'scope, 'env>,
+        scope: &'scope Scope<'scope, '_>,
         listener: &'scope TcpListener,
         stop: &'scope AtomicBool,
         open: &'scope AtomicUsize,

@@ -258,8 +258,9 @@ impl Worker<'_> {
     ) -> Manifest {
         let mut environment = measure(&outcome.confinement);
         if task.downloads.is_some() {
-            let network = environment.iter_mut().find(|(name, _)| name == "network");
-            network.into_iter().for_each(|(_, value)| *value = "downloads".into());
+            environment.retain(|(name, _)| name != "network");
+            environment.push(("network".into(), "downloads".into()));
+            environment.sort();
         }
         Manifest {
             log: Some(log),

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use custody_core::digest::Sha256;
-use custody_core::statement::{Downloads, InputOrigin, Pinned};
+use custody_core::statement::{Downloads, InputOrigin, Pinned, UsedInput};
 use custody_core::{Code, Refusal};
 use custody_run::downloads::upstream::Upstream as Servers;
 use custody_run::downloads::{DOWNLOAD_BYTES, Fetched, Proxy};
@@ -140,12 +140,12 @@ impl Client {
     }
 }
 
-fn uris(fetched: &Fetched) -> Vec<&str> {
-    let uri = |origin| match origin {
-        &InputOrigin::Download(ref uri) => uri.as_str(),
+fn uris<'f>(fetched: &'f Fetched) -> Vec<&'f str> {
+    let uri = |input: &'f UsedInput| match &input.origin {
+        InputOrigin::Download(uri) => uri.as_str(),
         other => panic!("{other:?}"),
     };
-    fetched.inputs.iter().map(|input| uri(&input.origin)).collect()
+    fetched.inputs.iter().map(uri).collect()
 }
 
 /// The control for all that follows: what is declared is given, whole, and listed.

@@ -538,7 +538,7 @@ fn a_task_may_let_fetch_what_the_policy_allows_and_no_more() {
         |task: &mut custody_core::statement::Task| elsewhere(task, "https://"),
         |task: &mut custody_core::statement::Task| elsewhere(task, "https://registry.example.org"),
         |task: &mut custody_core::statement::Task| {
-            elsewhere(task, "https://registry.example.org/../")
+            elsewhere(task, "https://registry.example.org/../");
         },
     ] {
         assert_refused(&with(edit), Code::ChainInputUnaccounted);

@@ -175,7 +175,7 @@ impl<S: Read + Write> Connection<S> {
             _ if head_only => {}
             Answer::Given { sha256, size, .. } => ledger.send(sha256, *size, &mut self.stream)?,
             Answer::Denied(_, why) => {
-                self.stream.write_all(format!("custody: {why}\n").as_bytes())?
+                self.stream.write_all(format!("custody: {why}\n").as_bytes())?;
             }
         }
         self.stream.flush()

@@ -485,11 +485,7 @@ impl Reader {
                 "write receipts = \"none\": this version of Custody has no transparency log to ask";
             return Err(fault(table.receipts.span(), "receipts cannot be required yet", remedy));
         }
-        for list in
-            [&table.externals, &table.downloads, &table.destinations, table.outputs.get_ref()]
-        {
-            each_once(list)?;
-        }
+        lists(table)?;
         let mut inputs = BTreeSet::new();
         for entry in &table.inputs {
             let from = (entry.step.get_ref(), matches!(entry.release, Release::Other));
@@ -516,7 +512,6 @@ impl Reader {
                 remedy,
             ));
         }
-        downloads(table)?;
         if table.schedule.is_empty() == table.scheduled_by.is_none() {
             return Err(fault(
                 table.phase.span(),
@@ -623,8 +618,12 @@ fn download(uri: &Text) -> Result<String, Fault> {
     Err(fault(uri.span(), "no place to fetch from", "write https://HOST/, or a path below it"))
 }
 
-/// Downloads beside what makes them meaningless.
-fn downloads(table: &StepTable) -> Result<(), Fault> {
+/// Places and names of a step: each once, and downloads not beside what makes them meaningless.
+fn lists(table: &StepTable) -> Result<(), Fault> {
+    let StepTable { externals, downloads, destinations, .. } = table;
+    for list in [externals, downloads, destinations, table.outputs.get_ref()] {
+        each_once(list)?;
+    }
     if let Some(first) = table.downloads.first().filter(|_| !table.destinations.is_empty()) {
         let remedy = "remove the downloads: a step that publishes runs no command";
         return Err(fault(first.span(), "downloads of a step that publishes", remedy));
