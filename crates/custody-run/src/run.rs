@@ -24,6 +24,8 @@ use tempfile::TempDir;
 
 use crate::collect::collect;
 use crate::destination::{Destination, Place, S3Config};
+use crate::downloads::execute_with_downloads;
+use crate::downloads::upstream::Upstream;
 use crate::execute::{Confinement, LOG_BYTES, Outcome, Run, execute};
 use crate::external;
 use crate::gate;
@@ -50,6 +52,9 @@ pub struct Worker<'w> {
     pub repository: Option<&'w str>,
     /// The platforms that are asked what machine this is.
     pub platforms: &'w [Platform],
+    /// The certificates (PEM) that vouch for servers that commands download from, where it is not the
+    /// system's that do.
+    pub download_authorities: Option<&'w Path>,
     /// What this machine can do to keep commands apart.
     pub confinement: &'w Confinement,
     /// This machine's clock.
@@ -63,6 +68,9 @@ impl std::fmt::Debug for Worker<'_> {
         f.debug_struct("Worker").field("name", &self.name).finish_non_exhaustive()
     }
 }
+
+/// Who is given what a command prints, as it comes.
+pub type Live<'l> = dyn FnMut(&[u8]) + Send + 'l;
 
 /// Why a task has no manifest.
 #[derive(Debug)]
@@ -101,7 +109,7 @@ fn task_of<'r>(accepted: &Accepted<'r>) -> Result<(StatementId, &'r Task), Refus
 impl Worker<'_> {
     /// Runs a task's command behind its gate and gives the id of its manifest. `live` is given what
     /// the command prints.
-    pub fn run(&self, id: StatementId, live: &mut dyn FnMut(&[u8])) -> Result<StatementId, Stop> {
+    pub fn run(&self, id: StatementId, live: &mut Live<'_>) -> Result<StatementId, Stop> {
         let report = self.judge(id)?;
         let first = accepted(&report)?;
         let share = if first.is_shared() { Share::Part } else { Share::Whole };
@@ -159,7 +167,7 @@ impl Worker<'_> {
         task: &Task,
         directory: &RunDirectory,
         private: &Path,
-        live: &mut dyn FnMut(&[u8]),
+        live: &mut Live<'_>,
     ) -> Result<Manifest, Stop> {
         // before anything of the task's own is here, and while no command runs
         let collected = self.collect_from_platforms(id)?;
@@ -174,7 +182,7 @@ impl Worker<'_> {
             timeout: Some(Duration::from_secs(task.deadline.since((self.clock)()).max(1))),
             source_date_epoch: Some(task.created.unix()),
         };
-        let outcome = execute(&run, self.confinement, live, self.cancelled)?;
+        let (outcome, downloads) = self.execute(&run, live)?;
         if !outcome.end.is_success() {
             return Err(self.failed(task, &outcome, &log));
         }
@@ -199,6 +207,7 @@ impl Worker<'_> {
             signed_source: checked.signed,
             ..self.manifest(accepted, id, task, artifacts, &outcome, log_artifact)
         };
+        manifest.inputs.extend(downloads);
         collected.enter(&mut manifest);
         Ok(manifest)
     }
@@ -230,6 +239,20 @@ impl Worker<'_> {
             signature: signatures.map(|demanded| Demanded { what: demanded.what, check: &check }),
         };
         checkout(self.repository.unwrap_or(&source.uri), source, &rules, &directory.source())
+    }
+
+    /// Runs the command, and gives what it fetched.
+    fn execute(
+        &self,
+        run: &Run<'_>,
+        live: &mut Live<'_>,
+    ) -> Result<(Outcome, Vec<UsedInput>), Refusal> {
+        let Some(downloads) = &run.task.downloads else {
+            return Ok((execute(run, self.confinement, live, self.cancelled)?, Vec::new()));
+        };
+        let upstream = Upstream::new(self.download_authorities)?;
+        let from = (self.store, &upstream);
+        execute_with_downloads(run, downloads, self.confinement, from, live, self.cancelled)
     }
 
     /// The files that the gate let through, and the externals that the task pins.
@@ -289,7 +312,12 @@ impl Worker<'_> {
         outcome: &Outcome,
         log: Artifact,
     ) -> Manifest {
-        let environment = measure(&outcome.confinement);
+        let mut environment = measure(&outcome.confinement);
+        if task.downloads.is_some() {
+            environment.retain(|(name, _)| name != "network");
+            environment.push(("network".into(), "downloads".into()));
+            environment.sort();
+        }
         Manifest {
             log: Some(log),
             ..self.skeleton(

@@ -2,6 +2,7 @@
 
 pub(crate) mod authorization;
 pub(crate) mod builders;
+pub(crate) mod downloads;
 pub(crate) mod environment;
 pub(crate) mod manifest;
 pub(crate) mod source;

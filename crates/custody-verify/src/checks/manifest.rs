@@ -19,7 +19,7 @@ use custody_core::{Code, Refusal};
 
 use super::builders::Shared;
 use super::environment::{self, Instances, Machine};
-use super::{Authority, Checked, source};
+use super::{Authority, Checked, downloads, source};
 use crate::docket::Case;
 use crate::judge::shown;
 use crate::policy::demand::either;
@@ -437,7 +437,7 @@ fn inputs(case: &Case<'_>, context: &Context<'_>) -> Result<(), Refusal> {
     for input in &task.inputs {
         wanted.entry(input.origin).or_default().extend(&input.patterns);
     }
-    let mut explained: usize = 0;
+    let mut explained = downloads::used(manifest, task)?;
     for id in &upstream {
         explained = explained.saturating_add(from_upstream(case, context, *id, &used, &wanted)?);
     }
@@ -463,9 +463,8 @@ fn inputs(case: &Case<'_>, context: &Context<'_>) -> Result<(), Refusal> {
         return unused_inputs(case, context, &upstream);
     }
     let stray = manifest.inputs.iter().find(|input| match &input.origin {
-        InputOrigin::Manifest(_) => false,
+        InputOrigin::Manifest(_) | InputOrigin::Download(_) => false,
         InputOrigin::External(uri) => !task.externals.iter().any(|external| external.uri == *uri),
-        InputOrigin::Download(_) => true,
     });
     let name =
         stray.map_or_else(|| "an input twice".to_string(), |input| input.artifact.name.to_string());

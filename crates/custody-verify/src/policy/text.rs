@@ -535,9 +535,7 @@ impl Reader {
                 "write receipts = \"none\": this version of Custody has no transparency log to ask";
             return Err(fault(table.receipts.span(), "receipts cannot be required yet", remedy));
         }
-        for list in [&table.externals, &table.destinations, table.outputs.get_ref()] {
-            each_once(list)?;
-        }
+        lists(table)?;
         let mut inputs = BTreeSet::new();
         for entry in &table.inputs {
             let from = (entry.step.get_ref(), matches!(entry.release, Release::Other));
@@ -586,6 +584,8 @@ impl Reader {
             source: table.source,
             inputs: table.inputs.iter().map(input).collect::<Result<_, Fault>>()?,
             externals: table.externals.iter().map(place).collect::<Result<_, _>>()?,
+            downloads: table.downloads.iter().map(download).collect::<Result<_, _>>()?,
+            record_downloads: table.record_downloads.as_ref().is_some_and(|it| *it.get_ref()),
             outputs: table.outputs.get_ref().iter().map(parsed).collect::<Result<_, _>>()?,
             network: table.network,
             full,
@@ -663,6 +663,36 @@ fn destination(uri: &Text) -> Result<String, Fault> {
         return Ok(text);
     }
     Err(fault(uri.span(), "no place to publish to", "write file:///… or s3://BUCKET/…"))
+}
+
+/// Where a command may fetch: a host and a path, by HTTP.
+fn download(uri: &Text) -> Result<String, Fault> {
+    let text = place(uri)?;
+    let host_and_path = |rest: &str| rest.contains('/');
+    let by_http = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    if by_http.is_some_and(host_and_path) {
+        return Ok(text);
+    }
+    Err(fault(uri.span(), "no place to fetch from", "write https://HOST/, or a path below it"))
+}
+
+/// Places and names of a step: each once, and downloads not beside what makes them meaningless.
+fn lists(table: &StepTable) -> Result<(), Fault> {
+    let StepTable { externals, downloads, destinations, .. } = table;
+    for list in [externals, downloads, destinations, table.outputs.get_ref()] {
+        each_once(list)?;
+    }
+    if let Some(first) = table.downloads.first().filter(|_| !table.destinations.is_empty()) {
+        let remedy = "remove the downloads: a step that publishes runs no command";
+        return Err(fault(first.span(), "downloads of a step that publishes", remedy));
+    }
+    match &table.record_downloads {
+        Some(record) if table.downloads.is_empty() => {
+            let remedy = "name in `downloads` where it may fetch, or remove record-downloads";
+            Err(fault(record.span(), "nothing to record", remedy))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A list names each thing once.
