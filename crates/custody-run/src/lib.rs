@@ -3,9 +3,11 @@
 //! [`gate`] gathers a complete view and asks the judge; without the [`Accepted`](custody_verify::Accepted)
 //! that it gives out nothing in [`run`] goes on. [`stage`], [`source`], [`execute`] and [`collect`] each
 //! do one thing with plain files and know nothing of keys or verdicts. [`destination`] is where
-//! published files go. [`pipeline`] makes the tasks of a phase.
+//! published files go. [`container`] runs commands in
+//! images. [`pipeline`] makes the tasks of a phase.
 
 pub mod collect;
+pub mod container;
 pub mod destination;
 pub mod execute;
 mod external;

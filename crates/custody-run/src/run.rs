@@ -22,8 +22,9 @@ use rayon::prelude::*;
 use tempfile::TempDir;
 
 use crate::collect::collect;
+use crate::container::{self, Contained, Engine};
 use crate::destination::{Destination, Place, S3Config};
-use crate::execute::{Confinement, LOG_BYTES, Outcome, Run, execute};
+use crate::execute::{Confinement, LOG_BYTES, Outcome, Run, User, execute};
 use crate::external;
 use crate::gate;
 use crate::measure::measure;
@@ -46,6 +47,8 @@ pub struct Worker<'w> {
     pub repository: Option<&'w str>,
     /// What this machine can do to keep commands apart.
     pub confinement: &'w Confinement,
+    /// What runs commands in images; without it whatever this machine has.
+    pub engine: Option<&'w Engine>,
     /// This machine's clock.
     pub clock: fn() -> Time,
     /// Ends runs early when somebody sets it.
@@ -153,7 +156,7 @@ impl Worker<'_> {
             timeout: Some(Duration::from_secs(task.deadline.since((self.clock)()).max(1))),
             source_date_epoch: Some(task.created.unix()),
         };
-        let outcome = execute(&run, self.confinement, live, self.cancelled)?;
+        let (outcome, contained) = self.execute(&run, private, live)?;
         if !outcome.end.is_success() {
             return Err(self.failed(task, &outcome, &log));
         }
@@ -172,7 +175,31 @@ impl Worker<'_> {
             Artifact { name: log_name, digests: outcome.log, size: outcome.log_size };
         self.keep(&outputs, (&log_artifact, &log))?;
         let artifacts = outputs.into_iter().map(|(artifact, _)| artifact).collect();
-        Ok(self.manifest(accepted, id, task, artifacts, &outcome, log_artifact))
+        let manifest = self.manifest(accepted, id, task, artifacts, &outcome, log_artifact);
+        Ok(match contained {
+            None => manifest,
+            Some(contained) => Manifest {
+                environment: contained.environment(manifest.environment),
+                image: Some(contained.image),
+                ..manifest
+            },
+        })
+    }
+
+    /// Runs the command on the machine itself, or in the task's image.
+    fn execute(
+        &self,
+        run: &Run<'_>,
+        private: &Path,
+        live: &mut dyn FnMut(&[u8]),
+    ) -> Result<(Outcome, Option<Contained>), Refusal> {
+        let Some(image) = &run.task.image else {
+            return Ok((execute(run, self.confinement, live, self.cancelled)?, None));
+        };
+        let user = self.confinement.user.unwrap_or_else(User::own);
+        let engine = self.engine;
+        let done = container::execute(run, image, engine, private, user, live, self.cancelled)?;
+        Ok((done.outcome, Some(done)))
     }
 
     /// The files that the gate let through, and the externals that the task pins.

@@ -47,6 +47,7 @@ pub(crate) fn run(args: &PublishArgs, ui: &Ui) -> Result<(), Error> {
         work: &args.machine.work,
         repository: None,
         confinement: &Confinement::default(),
+        engine: None,
         clock,
         cancelled: &cancelled,
     };

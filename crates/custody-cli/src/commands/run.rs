@@ -11,6 +11,7 @@ use custody_core::json::Value;
 use custody_core::statement::{Label, Origin, Statement, Task};
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
+use custody_run::container::Engine;
 use custody_run::execute::User;
 use custody_run::run::Worker;
 use custody_run::users::Users;
@@ -61,6 +62,10 @@ pub(crate) struct MachineArgs {
     /// many runs at once
     #[arg(long = "user", value_name = "UID:GID", value_parser = parse_user)]
     users: Vec<User>,
+    /// What runs commands in images: podman, podman:DIR with images in a directory of their own,
+    /// unix:///PATH of Podman's or Docker's socket, runc or crun; by default the first that is there
+    #[arg(long, value_name = "ENGINE")]
+    pub(super) engine: Option<Engine>,
 }
 
 /// Whoever could read our keys runs no commands with them at hand: root steps down to nobody.
@@ -211,6 +216,7 @@ impl Performance<'_> {
             work: &self.args.work,
             repository: repository.as_deref(),
             confinement: turn.confinement(),
+            engine: self.args.engine.as_ref(),
             clock,
             cancelled: &self.cancelled,
         };

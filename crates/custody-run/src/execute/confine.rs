@@ -21,6 +21,14 @@ pub struct User {
     pub gid: u32,
 }
 
+impl User {
+    /// The worker's own.
+    pub fn own() -> Self {
+        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+        Self { uid: uid.as_raw(), gid: gid.as_raw() }
+    }
+}
+
 /// What keeps a command apart: as this machine can, or as was done in one run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each of them may be had without the others")]
