@@ -74,9 +74,7 @@ impl FromStr for Engine {
             "podman" => Ok(Self::Podman(None)),
             "runc" | "crun" => Ok(Self::Runtime(text.into())),
             _ => match (text.strip_prefix("podman:"), text.strip_prefix("unix://")) {
-                (Some(storage), _) if !storage.is_empty() => {
-                    Ok(Self::Podman(Some(storage.into())))
-                }
+                (Some(storage), _) if !storage.is_empty() => Ok(Self::Podman(Some(storage.into()))),
                 (_, Some(socket)) if socket.starts_with('/') => Ok(Self::Socket(socket.into())),
                 _ => Err("write podman, podman:DIR, unix:///PATH, runc or crun".into()),
             },
@@ -248,8 +246,13 @@ impl Container<'_> {
 
 /// Limits that a container is started with: no more than the worker has, for nobody can give more.
 fn started_with() -> [(&'static str, u64); 3] {
-    let own = |resource| getrlimit(resource).maximum.unwrap_or(u64::MAX).min(1 << 20);
-    [("core", 0), ("nofile", own(Resource::Nofile)), ("nproc", own(Resource::Nproc))]
+    let own =
+        |resource, enough: u64| getrlimit(resource).maximum.map_or(enough, |own| own.min(enough));
+    [
+        ("core", 0),
+        ("nofile", own(Resource::Nofile, 1024)),
+        ("nproc", own(Resource::Nproc, PROCESSES)),
+    ]
 }
 
 /// A container that runs. It is gone with its value, whatever happens.
@@ -317,8 +320,7 @@ impl Ending<'_> {
         engine: String,
     ) -> Result<Contained, Refusal> {
         let run = self.run;
-        let mut log =
-            Log::create(run, self.live).map_err(|error| unavailable(run.log, &error))?;
+        let mut log = Log::create(run, self.live).map_err(|error| unavailable(run.log, &error))?;
         let started = now()?;
         let end = watch(&mut running, &mut log, run.timeout, self.cancelled).map_err(|error| {
             Refusal::new(Code::GateUnavailable, &engine, "a run to its end", error.to_string())

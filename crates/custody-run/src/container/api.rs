@@ -202,7 +202,8 @@ impl Api {
         let found = made.get("Image").and_then(Value::as_str).unwrap_or_default();
         let found: Sha256 = sha256(&format!("sha256:{}", found.trim_start_matches("sha256:")))?;
         if found != image.id {
-            let (expected, found) = (format!("image sha256:{}", image.id), format!("sha256:{found}"));
+            let (expected, found) =
+                (format!("image sha256:{}", image.id), format!("sha256:{found}"));
             return Err(Refusal::new(Code::WorkerImageMismatch, "container", expected, found));
         }
         run.start().map_err(|error| fault("a container that starts", error.to_string()))??;
@@ -309,10 +310,7 @@ impl Printed {
         Self { stream, head: Vec::new(), left: 0, buffer: vec![0; 64 << 10] }
     }
 
-    fn read(
-        &mut self,
-        keep: &mut dyn FnMut(&[u8]) -> io::Result<()>,
-    ) -> io::Result<Option<usize>> {
+    fn read(&mut self, keep: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<Option<usize>> {
         let length = match self.stream.read(&mut self.buffer) {
             Ok(length) => length,
             Err(error) if is_transient(&error) => return Ok(None),

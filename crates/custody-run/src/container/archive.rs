@@ -136,8 +136,10 @@ impl Archive {
 
     fn member(&self, name: &str) -> Result<io::Take<&File>, Refusal> {
         let shown = || name.escape_debug().take(100).collect::<String>();
-        let (start, length) =
-            *self.members.get(name).ok_or_else(|| bad("a whole image", format!("no {}", shown())))?;
+        let (start, length) = *self
+            .members
+            .get(name)
+            .ok_or_else(|| bad("a whole image", format!("no {}", shown())))?;
         (&self.file).seek(SeekFrom::Start(start)).map_err(|error| unreadable(&error))?;
         Ok((&self.file).take(length))
     }
@@ -183,11 +185,7 @@ struct Left {
     bytes: u64,
 }
 
-fn layer_into(
-    tar: &mut tar::Archive<impl Read>,
-    root: &Path,
-    left: &mut Left,
-) -> io::Result<()> {
+fn layer_into(tar: &mut tar::Archive<impl Read>, root: &Path, left: &mut Left) -> io::Result<()> {
     let too_much = || io::Error::other("an image without end");
     for entry in tar.entries()? {
         let mut entry = entry?;
@@ -305,9 +303,8 @@ fn digest_of(descriptor: &Value) -> Result<Sha256, Refusal> {
 /// A digest with its algorithm before it.
 pub(super) fn sha256(text: &str) -> Result<Sha256, Refusal> {
     let hex = text.strip_prefix("sha256:");
-    hex.and_then(|hex| hex.parse().ok()).ok_or_else(|| {
-        bad("a digest, sha256:…", text.escape_debug().take(100).collect::<String>())
-    })
+    hex.and_then(|hex| hex.parse().ok())
+        .ok_or_else(|| bad("a digest, sha256:…", text.escape_debug().take(100).collect::<String>()))
 }
 
 fn blob_name(digest: Sha256) -> String {

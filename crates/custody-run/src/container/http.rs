@@ -151,7 +151,8 @@ mod tests {
 
     #[test]
     fn an_answer_is_a_status_and_a_rest() {
-        let mut bytes: &[u8] = b"HTTP/1.0 404 Not Found\r\nA: b\r\n\r\n{\"message\":\"no \\u0007\"}";
+        let mut bytes: &[u8] =
+            b"HTTP/1.0 404 Not Found\r\nA: b\r\n\r\n{\"message\":\"no \\u0007\"}";
         assert_eq!(heads(&mut bytes).unwrap(), 404);
         let answer = Answer { status: 404, body: bytes.to_vec() };
         assert!(!answer.is_good());

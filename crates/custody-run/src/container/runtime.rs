@@ -112,7 +112,15 @@ impl Runtime {
         let child = command.spawn().map_err(io_fault)?;
         // with it our ends of the pipe, or the log would never end
         drop(command);
-        Ok(Run { runtime: self, id, bundle, child, output, buffer: vec![0; 64 << 10], removed: false })
+        Ok(Run {
+            runtime: self,
+            id,
+            bundle,
+            child,
+            output,
+            buffer: vec![0; 64 << 10],
+            removed: false,
+        })
     }
 }
 
@@ -220,13 +228,15 @@ fn config(container: &Container<'_>) -> Value {
     let limits = limits.map(|(name, limit)| {
         json!({ "type": format!("RLIMIT_{}", name.to_uppercase()), "soft": limit, "hard": limit })
     });
-    let mount = |to: &str, kind: &str, options: &[&str]| {
-        json!({ "destination": to, "type": kind, "source": kind, "options": options })
-    };
+    let mount = |to: &str, kind: &str, options: &[&str]| json!({ "destination": to, "type": kind, "source": kind, "options": options });
     let system = [
         mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", &["nosuid", "noexec", "strictatime", "mode=755", "size=65536k"]),
-        mount("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]),
+        mount(
+            "/dev/pts",
+            "devpts",
+            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
+        ),
         mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
         mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
