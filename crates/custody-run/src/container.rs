@@ -244,7 +244,8 @@ impl Container<'_> {
     }
 }
 
-/// Limits that a container is started with: no more than the worker has, for nobody can give more.
+/// Limits that a container is started with: no more than the worker has, for nobody can give more
+/// (and Podman lowers its own number of processes to that of the kernel).
 fn started_with() -> [(&'static str, u64); 3] {
     let own =
         |resource, enough: u64| getrlimit(resource).maximum.map_or(enough, |own| own.min(enough));
