@@ -349,7 +349,7 @@ fn podman(container: &Container<'_>, image: &UsedImage) -> Value {
     });
     let tmp = json!({
         "type": "tmpfs", "source": "tmpfs", "destination": "/tmp",
-        "options": ["nosuid", "nodev", "mode=1777"],
+        "options": ["nosuid", "nodev", "mode=1777", "notmpcopyup"],
     });
     let mounts: Vec<Value> = mounts.into_iter().chain([tmp]).collect();
     let mut resources = json!({ "pids": { "limit": container.processes() } });
