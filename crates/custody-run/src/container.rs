@@ -53,7 +53,7 @@ const LABEL: &str = "dev.custody.run";
 const PROCESSES: u64 = 4096;
 
 /// How long an engine may take to end a container that was killed.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What runs containers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,9 +186,9 @@ pub fn execute(
             let runtime = Runtime::open(program)?;
             runtime.clear_away()?;
             let archive = archive(run.directory, place)?;
-            let used = Runtime::archived(place.as_str(), &archive);
+            let reported = Runtime::archived(place.as_str(), &archive);
             let running = runtime.start(&container, &archive, private)?;
-            ending.of(running, &container, used, runtime.engine.clone())
+            ending.of(running, &container, reported, runtime.engine.clone())
         }
         Engine::Podman(storage) => {
             let service = Service::start(private, storage.as_deref())?;

@@ -66,7 +66,7 @@ fn directory(tar: &mut tar::Builder<impl io::Write>, name: &str) {
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(tar::EntryType::Directory);
     header.set_size(0);
-    header.set_mode(0o755);
+    header.set_mode(if name == "tmp/" { 0o1777 } else { 0o755 });
     tar.append_data(&mut header, name, io::empty()).unwrap();
 }
 

@@ -22,12 +22,15 @@ const LAYERS: usize = 1_000;
 const FILES: usize = 5_000_000;
 const BYTES: u64 = 256 << 30;
 
+/// First byte and length of each file.
+type Members = BTreeMap<String, (u64, u64)>;
+
 /// An archive with one image.
 #[derive(Debug)]
 pub(super) struct Archive {
     file: File,
     /// Where the files are in it: first byte and length.
-    members: BTreeMap<String, (u64, u64)>,
+    members: Members,
     /// The image's id: the digest of its configuration.
     pub(super) id: Sha256,
     /// The digest of its manifest, if it has one.
@@ -262,7 +265,7 @@ impl Read for Hashed<'_> {
 }
 
 /// Where the files of an archive are. A name twice would be one file to us and another to the engine.
-fn members(file: &File) -> io::Result<Result<BTreeMap<String, (u64, u64)>, Refusal>> {
+fn members(file: &File) -> io::Result<Result<Members, Refusal>> {
     let mut members = BTreeMap::new();
     let mut tar = tar::Archive::new(file);
     for entry in tar.entries_with_seek()? {

@@ -16,7 +16,7 @@ const HEADS: usize = 64 << 10;
 /// The longest answer.
 const BODY: u64 = 16 << 20;
 /// How long an engine may be silent; a pull or an archive of gigabytes takes its time.
-const SILENCE: Duration = Duration::from_secs(900);
+const SILENCE: Duration = Duration::from_mins(15);
 
 /// What an engine answered.
 #[derive(Debug)]
