@@ -362,7 +362,7 @@ fn time_and_people_end_a_run() {
             world.run_until(&script, None, &cancelled).unwrap().0
         });
         assert_eq!(done.outcome.end, End::Cancelled);
-        assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_mins(1), "{:?}", begun.elapsed());
         assert_eq!(left(&world), Vec::<String>::new());
     }
 }
@@ -606,7 +606,7 @@ fn hostile_archives_are_refused() {
         assert!(refusal.found.contains(why), "{why}: {refusal:?}");
     };
     let good = layer(|_| ());
-    World::new("runc", &image(&[good.clone()], None)).output(&task("true"));
+    World::new("runc", &image(std::slice::from_ref(&good), None)).output(&task("true"));
     // a link out of the root, and a file behind it
     let through = layer(|tar| link(tar, "out", "/tmp"));
     let behind = layer(|tar| add(tar, "out/custody-was-here", 0o644, b"1"));
@@ -616,8 +616,8 @@ fn hostile_archives_are_refused() {
     let whiteout = layer(|tar| add(tar, "out/.wh.anything", 0o644, b""));
     refused(&image(&[through, whiteout], None), "outside");
     // another layer than the configuration says
-    refused(&image(&[good.clone()], Some(vec![Sha256::of(b"another")])), "sha256");
-    refused(&image(&[good.clone()], Some(vec![])), "0 digests");
+    refused(&image(std::slice::from_ref(&good), Some(vec![Sha256::of(b"another")])), "sha256");
+    refused(&image(std::slice::from_ref(&good), Some(vec![])), "0 digests");
     // two images, one name twice, and nothing at all
     let (bytes, id) = image(&[good], None);
     let (one, other) = ("manifest.json", "manifesX.json");
