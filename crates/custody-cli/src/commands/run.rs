@@ -63,7 +63,7 @@ pub(crate) struct MachineArgs {
     #[arg(long = "user", value_name = "UID:GID", value_parser = parse_user)]
     users: Vec<User>,
     /// What runs commands in images: podman, podman:DIR with images in a directory of their own,
-    /// unix:///PATH of Podman's or Docker's socket, runc or crun; by default the first that is there
+    /// `unix:///PATH` of Podman's or Docker's socket, runc or crun; by default the first that is there
     #[arg(long, value_name = "ENGINE")]
     pub(super) engine: Option<Engine>,
 }
