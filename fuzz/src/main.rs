@@ -7,6 +7,7 @@
 
 mod formats;
 mod keys;
+mod machines;
 mod seeds;
 mod texts;
 mod verify;
@@ -20,6 +21,7 @@ type Target = fn(&[u8]);
 
 const TARGETS: &[(&str, Target)] = &[
     ("artifact-name", texts::artifact_name),
+    ("attestation", machines::attestation),
     ("bundle", formats::bundle),
     ("chain", verify::chain),
     ("destination", texts::destination),
@@ -30,6 +32,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("key-source", keys::key_source),
     ("pipeline", texts::pipeline),
     ("policy", texts::policy),
+    ("platform-keys", machines::platform_keys),
     ("private-key", keys::private_key),
     ("public-key", keys::public_key),
     ("sshsig", keys::sshsig),

@@ -35,6 +35,7 @@ pub(crate) fn write(folder: &Path) {
     of_vectors(&root.join("vectors"), &put);
     of_world(&put);
     of_keys(folder, &put);
+    crate::machines::seeds(&put);
     for (target, file) in [("pipeline", "source/pipeline.toml"), ("policy", "policy.toml")] {
         let text = fs::read(root.join("examples/hello").join(file)).expect("the example");
         put(target, &text);

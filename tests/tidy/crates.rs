@@ -11,14 +11,25 @@ use crate::{FILES, TextFile, assert_none, lines_where, output};
 /// and in ARCHITECTURE.md.
 const ARROWS: &[(&str, &[&str])] = &[
     ("custody-core", &[]),
-    ("custody-machine", &["custody-core"]),
-    ("custody-verify", &["custody-core", "custody-machine", "custody-world"]),
+    ("custody-machine", &["custody-core", "custody-platforms"]),
+    ("custody-verify", &["custody-core", "custody-machine", "custody-platforms", "custody-world"]),
     ("custody-store", &["custody-core"]),
     ("custody-sign", &["custody-core"]),
-    ("custody-run", &["custody-core", "custody-sign", "custody-store", "custody-verify"]),
+    (
+        "custody-run",
+        &["custody-core", "custody-machine", "custody-sign", "custody-store", "custody-verify"],
+    ),
     (
         "custody-cli",
-        &["custody-core", "custody-run", "custody-sign", "custody-store", "custody-verify"],
+        &[
+            "custody-core",
+            "custody-machine",
+            "custody-platforms",
+            "custody-run",
+            "custody-sign",
+            "custody-store",
+            "custody-verify",
+        ],
     ),
     ("custody-tidy", &["custody-core", "custody-verify"]),
     ("custody-vectors", &["custody-core", "custody-store", "custody-verify", "custody-world"]),
@@ -26,6 +37,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "custody-benches",
         &["custody-core", "custody-run", "custody-store", "custody-verify", "custody-world"],
     ),
+    ("custody-platforms", &["custody-core"]),
     ("custody-world", &["custody-core", "custody-verify"]),
 ];
 

@@ -27,14 +27,19 @@ pub(crate) fn now() -> Result<Time, Error> {
     })
 }
 
-/// 32 hexadecimal digits of the system's randomness.
-pub(crate) fn nonce() -> Result<String, Error> {
-    let mut bytes = [0; 16];
+/// The system's randomness.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], Error> {
+    let mut bytes = [0; N];
     let path = Path::new("/dev/urandom");
     fs::File::open(path)
         .and_then(|mut file| file.read_exact(&mut bytes))
         .map_err(Error::io(path))?;
-    Ok(custody_core::encoding::hex(&bytes))
+    Ok(bytes)
+}
+
+/// 32 hexadecimal digits of it.
+pub(crate) fn nonce() -> Result<String, Error> {
+    Ok(custody_core::encoding::hex(&random::<16>()?))
 }
 
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Error> {
@@ -157,6 +162,7 @@ impl ExpectArgs {
             channel: self.channel.clone(),
             instance: self.instance.clone(),
             step: self.step.clone(),
+            machine: None,
         }
     }
 

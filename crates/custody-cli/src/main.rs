@@ -7,6 +7,7 @@ mod chart;
 mod commands;
 mod context;
 mod error;
+mod machine;
 mod seen;
 mod tree;
 mod ui;
@@ -15,12 +16,17 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use custody_core::{Code, Refusal};
+use custody_run::confiner;
 
 use crate::commands::Custody;
 use crate::error::Error;
 use crate::ui::Ui;
 
 fn main() -> ExitCode {
+    // before anything else: what this program is then has one thread, and little time
+    if confiner::is_asked_for(std::env::args_os().skip(1)) {
+        return confiner::main(std::env::args_os().skip(2));
+    }
     let custody = match Custody::try_parse() {
         Ok(custody) => custody,
         Err(error) => return ui::usage(&error),

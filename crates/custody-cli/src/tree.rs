@@ -7,6 +7,7 @@ use custody_core::envelope::StatementId;
 use custody_verify::Report;
 use custody_verify::report::{Node, NodeKind, Outcome};
 
+use crate::machine;
 use crate::ui::{BAD, BOLD, DIM, GOOD};
 
 /// How many documents of one kind are drawn below one other before they are counted only.
@@ -125,6 +126,7 @@ impl Drawing<'_> {
         {
             lines.push((format!("source {BOLD}{}{BOLD:#}", shown(source)), None));
         }
+        lines.extend(machine::known(node).into_iter().map(|line| (line, None)));
         let last = lines.len().saturating_sub(1);
         for (i, (line, child)) in lines.into_iter().enumerate() {
             let (branch, deeper) =

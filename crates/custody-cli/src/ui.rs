@@ -231,6 +231,24 @@ fn placed(object: Value<'static>, fault: &PolicyFault) -> Value<'static> {
         .with("remedy", Some(Value::text(&fault.remedy)))
 }
 
+fn coded(code: Code) -> Value<'static> {
+    Value::object([
+        ("ok", Value::Bool(false)),
+        ("code", Value::text(code)),
+        ("codes", Value::list([Value::text(code)])),
+        ("meaning", Value::text(code.meaning())),
+    ])
+}
+
+/// A refusal for machines.
+pub(crate) fn refusal_json(refusal: &Refusal) -> Value<'static> {
+    coded(refusal.code)
+        .with("at", Some(Value::text(&refusal.at)))
+        .with("expected", Some(Value::text(&refusal.expected)))
+        .with("found", Some(Value::text(&refusal.found)))
+        .with("remedy", Some(Value::text(refusal.code.remedy())))
+}
+
 fn error_json(error: &Error) -> Value<'static> {
     let simple = |kind: &str, message: String| {
         Value::object([
@@ -239,20 +257,8 @@ fn error_json(error: &Error) -> Value<'static> {
             ("message", Value::text(message)),
         ])
     };
-    let coded = |code: Code| {
-        Value::object([
-            ("ok", Value::Bool(false)),
-            ("code", Value::text(code)),
-            ("codes", Value::list([Value::text(code)])),
-            ("meaning", Value::text(code.meaning())),
-        ])
-    };
     match error {
-        Error::Refused(refusal) => coded(refusal.code)
-            .with("at", Some(Value::text(&refusal.at)))
-            .with("expected", Some(Value::text(&refusal.expected)))
-            .with("found", Some(Value::text(&refusal.found)))
-            .with("remedy", Some(Value::text(refusal.code.remedy()))),
+        Error::Refused(refusal) => refusal_json(refusal),
         Error::Policy { path, faults } => {
             let first = faults.first().map_or(Code::PolicyInvalid, |fault| fault.code);
             let all = faults.iter().map(|fault| placed(Value::object([]), fault));

@@ -104,6 +104,7 @@ codes! {
     WorkerIdentityMismatch "WORKER_IDENTITY_MISMATCH" "the machine is not the one that it should be" "run the step on a machine that the policy allows; a key or document that shows up on two machines was stolen";
     WorkerIsolationMissing "WORKER_ISOLATION_MISSING" "the command was not kept apart as the policy demands" "run the step on a machine that can do what the policy demands of it";
     WorkerInteractive "WORKER_INTERACTIVE" "somebody could reach into the run" "run the step again without interactive access, privileges or sockets of the host";
+    WorkerLimitExceeded "WORKER_LIMIT_EXCEEDED" "the command made more than the task allows" "find out what it does, or plan again with a larger limit in the pipeline file";
     KeyUnavailable "KEY_UNAVAILABLE" "the private key cannot be used" "see the message: check the path, the passphrase, the agent, the security key or the token";
     WorkerKeyExposed "WORKER_KEY_EXPOSED" "others can read the private key" "chmod 600 the key file, and replace the key if it was exposed";
     ArtDigestMismatch "ART_DIGEST_MISMATCH" "the bytes are not those that were recorded" "get the file again; if it stays so, treat it as tampered with";
@@ -236,12 +237,36 @@ impl core::error::Error for Refusal {}
 
 #[cfg(test)]
 mod tests {
+    use alloc::string::ToString;
+
     use super::*;
 
     #[test]
     fn names_are_unique_and_lead_back() {
         for code in Code::ALL {
             assert_eq!(Code::from_name(code.name()), Some(*code));
+            assert_eq!(alloc::format!("{code}"), code.name());
+        }
+        assert_eq!(Code::ArtDigestMismatch.family(), "ART");
+    }
+
+    #[test]
+    fn a_refusal_says_where_from_the_outside_in() {
+        let at = |at: &str| Refusal::new(Code::ArtMissing, at, "a file", "none");
+        assert_eq!(at("x").to_string(), "ART_MISSING: x: expected a file, found none");
+        for (inner, outer, joined) in
+            [("x", "task", "task: x"), ("", "task", "task"), ("x", "", "x")]
+        {
+            assert_eq!(at(inner).within(outer).at, joined);
+        }
+        for (inner, outer, joined) in [
+            ("name", "subject[0]", "subject[0].name"),
+            ("[1]", "subject", "subject[1]"),
+            (".name", "subject", "subject.name"),
+            ("", "subject", "subject"),
+            ("name", "", "name"),
+        ] {
+            assert_eq!(at(inner).inside(outer).at, joined);
         }
     }
 }

@@ -3,11 +3,12 @@
 //! aws-lc-rs does the arithmetic. What it leaves open is closed here, so that another library behind
 //! the same functions gives the same verdicts: weak and non-canonical Ed25519 points are refused.
 
-use crate::key::PublicKey;
+use crate::key::{LegacyRsaKey, PublicKey};
 use aws_lc_rs::digest;
 use aws_lc_rs::signature::{
     self, ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_ASN1,
-    ECDSA_P384_SHA384_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA512,
+    ECDSA_P384_SHA384_FIXED, ED25519, RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY,
+    RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512,
     RSA_PSS_2048_8192_SHA256, RsaPublicKeyComponents, UnparsedPublicKey,
 };
 
@@ -29,6 +30,8 @@ pub enum Scheme {
     RsaPssSha256,
     /// RSASSA-PKCS1-v1.5 with SHA-256 (SSH `rsa-sha2-256`).
     RsaPkcs1Sha256,
+    /// RSASSA-PKCS1-v1.5 with SHA-384, as certificates of clouds have it.
+    RsaPkcs1Sha384,
     /// RSASSA-PKCS1-v1.5 with SHA-512 (SSH `rsa-sha2-512`).
     RsaPkcs1Sha512,
 }
@@ -60,6 +63,7 @@ pub fn signature_fits(key: &PublicKey, scheme: Scheme, message: &[u8], sig: &[u8
             let algorithm = match scheme {
                 Scheme::RsaPssSha256 => &RSA_PSS_2048_8192_SHA256,
                 Scheme::RsaPkcs1Sha256 => &RSA_PKCS1_2048_8192_SHA256,
+                Scheme::RsaPkcs1Sha384 => &RSA_PKCS1_2048_8192_SHA384,
                 Scheme::RsaPkcs1Sha512 => &RSA_PKCS1_2048_8192_SHA512,
                 _ => return false,
             };
@@ -67,6 +71,13 @@ pub fn signature_fits(key: &PublicKey, scheme: Scheme, message: &[u8], sig: &[u8
         }
         _ => false,
     }
+}
+
+/// Whether a key that is too short for everything else made the RSASSA-PKCS1-v1.5 signature with SHA-256.
+pub fn legacy_signature_fits(key: &LegacyRsaKey, message: &[u8], sig: &[u8]) -> bool {
+    let LegacyRsaKey { n, e } = key;
+    let algorithm = &RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY;
+    RsaPublicKeyComponents { n, e }.verify(algorithm, message, sig).is_ok()
 }
 
 /// Whether the bytes are a point of the curve in uncompressed form.
@@ -165,5 +176,30 @@ impl Context {
         let digest = self.0.finish();
         bytes.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
         bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn points_of_small_order_and_second_encodings_are_weak() {
+        for y in SMALL_ORDER_Y {
+            let mut mirrored = y;
+            mirrored[31] |= 0x80;
+            assert!(ed25519_point_is_weak(&y) && ed25519_point_is_weak(&mirrored));
+        }
+        // -1, from 2^255 - 19 by hand
+        let mut minus_one = [0xff; 32];
+        (minus_one[0], minus_one[31]) = (0xec, 0x7f);
+        assert!(SMALL_ORDER_Y.contains(&minus_one));
+        // p + 1 encodes 1 again, and p + 3 encodes 3
+        let mut second = FIELD_PRIME;
+        second[0] += 3;
+        assert!(ed25519_point_is_weak(&FIELD_PRIME) && ed25519_point_is_weak(&second));
+        let mut three = [0; 32];
+        three[0] = 3;
+        assert!(!ed25519_point_is_weak(&three));
     }
 }

@@ -170,6 +170,30 @@ mod tests {
     }
 
     #[test]
+    fn bytes_that_pass_by_are_hashed_and_counted() {
+        let mut hasher = Hasher::new(true);
+        hasher.update(b"a");
+        hasher.update(b"bc");
+        let (digests, size) = hasher.finish();
+        assert_eq!(size, 3);
+        assert_eq!(digests.sha256, Sha256::of(b"abc"));
+        assert_eq!(digests.sha256.short(), "ba7816bf8f01");
+        assert_eq!(digests.sha512.unwrap(), Sha512(crypto::sha512(b"abc")));
+    }
+
+    #[test]
+    fn every_digest_that_both_sides_have_decides() {
+        let of = |first: &[u8], second: Option<&[u8]>| Digests {
+            sha256: Sha256::of(first),
+            sha512: second.map(|bytes| Sha512(crypto::sha512(bytes))),
+        };
+        let both = of(b"x", Some(b"x"));
+        assert!(both.agree(&both) && both.agree(&of(b"x", None)) && of(b"x", None).agree(&both));
+        assert!(!both.agree(&of(b"y", Some(b"x"))) && !both.agree(&of(b"x", Some(b"y"))));
+        assert!(!both.agree(&of(b"y", None)));
+    }
+
+    #[test]
     fn only_full_lower_case_hexadecimal() {
         let good = Sha256::of(b"x").to_string();
         assert!(good.parse::<Sha256>().is_ok());

@@ -21,13 +21,24 @@ pub fn hex(bytes: &[u8]) -> String {
     text
 }
 
+/// What each byte is worth as a digit; 16 and more is none. Digests are read by the hundred thousand.
+#[expect(clippy::indexing_slicing, reason = "of a constant, which the compiler looks at")]
+const WORTH: [u8; 256] = {
+    let mut worth = [16; 256];
+    // '0' and 'a'
+    let (mut digit, mut byte) = (0, 48);
+    while digit < 16 {
+        worth[byte] = digit;
+        digit += 1;
+        byte = if digit == 10 { 97 } else { byte + 1 };
+    }
+    worth
+};
+
 fn pair([high, low]: [u8; 2]) -> Option<u8> {
-    let nibble = |c: u8| match c {
-        b'0'..=b'9' => Some(c & 15),
-        b'a'..=b'f' => c.checked_sub(b'a' - 10),
-        _ => None,
-    };
-    Some(nibble(high)? << 4 | nibble(low)?)
+    let worth = |c: u8| WORTH.get(usize::from(c)).copied().unwrap_or(16);
+    let (high, low) = (worth(high), worth(low));
+    (high | low < 16).then_some(high << 4 | low)
 }
 
 /// Bytes from lower-case hexadecimal; nothing else is read.
@@ -63,14 +74,25 @@ pub fn base64url(bytes: &[u8]) -> String {
 /// Reads base64 with padding in the standard or the URL-safe alphabet, as DSSE demands; one text
 /// has one meaning, so blanks, missing padding and loose bits are refused.
 pub fn base64_decode(text: &str) -> Result<Vec<u8>, Refusal> {
-    let engine = if text.contains(['-', '_']) { &URL_SAFE } else { &STANDARD };
-    engine.decode(text).map_err(|error| {
+    let url_safe = || text.bytes().any(|byte| matches!(byte, b'-' | b'_'));
+    // nearly all of it is in the standard alphabet: nobody looks for the other one first
+    let decoded = STANDARD.decode(text);
+    let decoded = if decoded.is_err() && url_safe() { URL_SAFE.decode(text) } else { decoded };
+    decoded.map_err(|error| {
         Refusal::new(
             Code::ParseBase64Invalid,
             "",
             "canonical base64 with padding",
             alloc::format!("{error}"),
         )
+    })
+}
+
+/// Reads unpadded URL-safe base64, as tokens have it; here too one text has one meaning.
+pub fn base64url_decode(text: &str) -> Result<Vec<u8>, Refusal> {
+    URL_SAFE_NO_PAD.decode(text).map_err(|error| {
+        let found = alloc::format!("{error}");
+        Refusal::new(Code::ParseBase64Invalid, "", "canonical base64url without padding", found)
     })
 }
 
@@ -85,7 +107,8 @@ mod tests {
             prop_assert_eq!(hex_decode(&hex(&bytes)).unwrap(), bytes.clone());
             let exact = hex_decode_exact::<32>(&hex(&bytes)).map(Vec::from);
             prop_assert_eq!(exact, (bytes.len() == 32).then(|| bytes.clone()));
-            prop_assert_eq!(base64_decode(&base64(&bytes)).unwrap(), bytes);
+            prop_assert_eq!(base64_decode(&base64(&bytes)).unwrap(), bytes.clone());
+            prop_assert_eq!(base64url_decode(&base64url(&bytes)).unwrap(), bytes);
         }
     }
 
@@ -94,6 +117,10 @@ mod tests {
         assert_eq!(base64_decode("-_-_").unwrap(), [0xfb, 0xff, 0xbf]);
         for bad in ["QQ", "QR==", "QQ==\n", " QQ==", "Q Q=", "+_+_"] {
             assert_eq!(base64_decode(bad).unwrap_err().code, Code::ParseBase64Invalid, "{bad}");
+        }
+        assert_eq!(base64url_decode("-_8").unwrap(), [0xfb, 0xff]);
+        for bad in ["-_8=", "+/8", "-_9", "-", "-_ 8", "-_8\n"] {
+            assert_eq!(base64url_decode(bad).unwrap_err().code, Code::ParseBase64Invalid, "{bad}");
         }
     }
 }

@@ -95,23 +95,33 @@ pub struct Envelope {
 
 /// The public keys that are known at all, by id. Who may do what is decided later.
 #[derive(Clone, Debug, Default)]
-pub struct Keyring(BTreeMap<KeyId, PublicKey>);
+pub struct Keyring {
+    listed: BTreeMap<KeyId, PublicKey>,
+    named: BTreeMap<KeyId, PublicKey>,
+}
 
 impl Keyring {
     /// Adds a key.
     pub fn insert(&mut self, key: PublicKey) {
-        self.0.insert(key.id(), key);
+        self.listed.insert(key.id(), key);
+    }
+
+    /// Adds a key that only a signature with its id is held against. There may be any number of them:
+    /// they are not tried for signatures that do not say whose they are.
+    pub fn insert_named(&mut self, key: PublicKey) {
+        self.named.insert(key.id(), key);
     }
 
     /// The key of this id.
     pub fn get(&self, id: &KeyId) -> Option<&PublicKey> {
-        self.0.get(id)
+        self.listed.get(id).or_else(|| self.named.get(id))
     }
 }
 
 impl FromIterator<PublicKey> for Keyring {
     fn from_iter<I: IntoIterator<Item = PublicKey>>(keys: I) -> Self {
-        Self(keys.into_iter().map(|key| (key.id(), key)).collect())
+        let listed = keys.into_iter().map(|key| (key.id(), key)).collect();
+        Self { listed, named: BTreeMap::new() }
     }
 }
 
@@ -364,7 +374,7 @@ fn signer(signature: &Signature, message: &[u8], keyring: &Keyring) -> Result<Si
             ))
         };
     }
-    let found = keyring.0.iter().take(MAX_TRIALS).find(|(_, key)| fits(key));
+    let found = keyring.listed.iter().take(MAX_TRIALS).find(|(_, key)| fits(key));
     found
         .map(|(id, _)| Signer { key: *id, form: Form::Plain })
         .ok_or_else(|| unknown(format!("key id {shown:?}")))

@@ -406,6 +406,33 @@ mod tests {
         parse(text, 1 << 20, 1 << 16).unwrap_err().code
     }
 
+    #[test]
+    fn what_stands_there_instead_is_told() {
+        let cases: [(&[u8], &str); 6] = [
+            (b"null", "null"),
+            (b"true", "a truth value"),
+            (b"7", "a number"),
+            (b"\"x\"", "text"),
+            (b"[]", "a list"),
+            (b"{}", "an object"),
+        ];
+        for (text, kind) in cases {
+            let value = || parse(text, 9, 9).unwrap();
+            let all = [
+                value().into_text("").err(),
+                value().into_list("").err(),
+                value().into_bool("").err(),
+                value().into_integer("").err(),
+                value().into_object("").err(),
+            ];
+            let found: Vec<_> = all.iter().flatten().collect();
+            assert_eq!(found.len(), if kind == "null" { 5 } else { 4 }, "{kind}");
+            for refusal in found {
+                assert_eq!((refusal.code, refusal.found.as_str()), (Code::ParseFieldType, kind));
+            }
+        }
+    }
+
     /// `json-encoding`, `json-deep-nesting`.
     #[test]
     fn faults_have_their_codes() {

@@ -4,6 +4,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::RangeInclusive;
 use core::str::FromStr;
 
 use der::asn1::{BitStringRef, ObjectIdentifier, UintRef};
@@ -24,6 +25,11 @@ impl KeyId {
     /// The first 12 digits, for showing only.
     pub fn short(&self) -> String {
         self.0.short()
+    }
+
+    /// The digest that it is.
+    pub const fn digest(&self) -> Sha256 {
+        self.0
     }
 }
 
@@ -89,6 +95,47 @@ const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1
 struct RsaPublicKey<'a> {
     n: UintRef<'a>,
     e: UintRef<'a>,
+}
+
+/// An RSA key from 1024 to 2047 bits. It is no [`PublicKey`]: no policy lists it as anybody's, and nothing
+/// but [`crypto::legacy_signature_fits`] takes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LegacyRsaKey {
+    pub(crate) n: Vec<u8>,
+    pub(crate) e: Vec<u8>,
+}
+
+impl LegacyRsaKey {
+    /// A key from its SPKI DER (RFC 5280). Stronger keys are refused too.
+    pub fn from_spki_der(der: &[u8]) -> Result<Self, Refusal> {
+        let fault = |error: der::Error| weak("SPKI in DER", error.to_string());
+        let spki = SubjectPublicKeyInfoRef::from_der(der).map_err(fault)?;
+        if spki.algorithm.oid != RSA {
+            return Err(weak("RSA", format!("algorithm {}", spki.algorithm.oid)));
+        }
+        let bytes = spki.subject_public_key.as_bytes().unwrap_or_default();
+        let rsa = RsaPublicKey::from_der(bytes).map_err(fault)?;
+        let (n, e) = (rsa.n.as_bytes().to_vec(), rsa.e.as_bytes().to_vec());
+        check_rsa(&n, &e, 1024..=2047)?;
+        Ok(Self { n, e })
+    }
+}
+
+/// Refuses an RSA key of another size, or with an exponent that is even or small.
+fn check_rsa(n: &[u8], e: &[u8], sizes: RangeInclusive<usize>) -> Result<(), Refusal> {
+    let leading = n.first().map_or(0, |byte| byte.leading_zeros());
+    let bits = n.len().saturating_mul(8).saturating_sub(usize::try_from(leading).unwrap_or(8));
+    let exponent = e
+        .iter()
+        .try_fold(0_u64, |value, byte| value.checked_mul(256)?.checked_add(u64::from(*byte)));
+    if !sizes.contains(&bits) {
+        let expected = format!("RSA from {} to {} bits", sizes.start(), sizes.end());
+        return Err(weak(&expected, format!("{bits} bits")));
+    }
+    match exponent {
+        Some(e) if e >= 65_537 && e % 2 == 1 && e < 1 << 33 => Ok(()),
+        _ => Err(weak("an odd RSA exponent from 65537", "another exponent")),
+    }
 }
 
 fn weak(expected: &str, found: impl Into<String>) -> Refusal {
@@ -203,21 +250,7 @@ impl PublicKey {
             {
                 Err(weak("an Ed25519 point of full order", "a weak or non-canonical point"))
             }
-            Self::Rsa { n, e } => {
-                let leading = n.first().map_or(0, |byte| byte.leading_zeros());
-                let bits =
-                    n.len().saturating_mul(8).saturating_sub(usize::try_from(leading).unwrap_or(8));
-                let exponent = e.iter().try_fold(0_u64, |value, byte| {
-                    value.checked_mul(256)?.checked_add(u64::from(*byte))
-                });
-                if !(2048..=8192).contains(&bits) {
-                    return Err(weak("RSA from 2048 to 8192 bits", format!("{bits} bits")));
-                }
-                match exponent {
-                    Some(e) if e >= 65_537 && e % 2 == 1 && e < 1 << 33 => Ok(self),
-                    _ => Err(weak("an odd RSA exponent from 65537", "another exponent")),
-                }
-            }
+            Self::Rsa { n, e } => check_rsa(n, e, 2048..=8192).map(|()| self),
             key if !crypto::ec_point_is_valid(key) => {
                 Err(weak("a point on the curve", "another point"))
             }
@@ -409,5 +442,23 @@ mod tests {
             )
             .is_err()
         );
+    }
+
+    /// A short key is a type of its own, and a good one is not of that type.
+    #[test]
+    fn short_keys_stay_apart() {
+        let spki = |bits: usize, e: &[u8]| {
+            PublicKey::Rsa { n: vec![0xc3; bits / 8], e: e.to_vec() }.to_spki_der()
+        };
+        for bits in [1024, 2040] {
+            assert!(LegacyRsaKey::from_spki_der(&spki(bits, &[1, 0, 1])).is_ok());
+            assert!(PublicKey::from_spki_der(&spki(bits, &[1, 0, 1])).is_err());
+        }
+        let ed25519 = PublicKey::Ed25519([0x15; 32]).to_spki_der();
+        for der in
+            [spki(1016, &[1, 0, 1]), spki(2048, &[1, 0, 1]), spki(1024, &[3]), ed25519, vec![]]
+        {
+            assert_eq!(LegacyRsaKey::from_spki_der(&der).unwrap_err().code, Code::PolicyKeyWeak);
+        }
     }
 }

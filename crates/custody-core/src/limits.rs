@@ -22,5 +22,7 @@ pub const NAME_BYTES: usize = 1024;
 pub const ATTESTATIONS: usize = 8;
 /// Largest part of an attestation, in bytes: an event log of a measured boot has tens of thousands.
 pub const ATTESTATION_BYTES: usize = 256 << 10;
+/// Largest request for an enrolment, in bytes: its attestations are in base64.
+pub const REQUEST_BYTES: usize = 4 << 20;
 /// Largest policy, in bytes.
 pub const POLICY_BYTES: usize = 4 << 20;

@@ -6,6 +6,7 @@
 
 mod attestation;
 mod authorization;
+mod enrolment;
 mod image;
 mod intent;
 mod manifest;
@@ -19,6 +20,7 @@ mod task;
 
 pub use attestation::{Attestation, binding};
 pub use authorization::{Approver, Authorization};
+pub use enrolment::{Enrolment, EnrolmentRequest, possession};
 pub use image::{Image, UsedImage};
 pub use intent::{Intent, Stage};
 pub use manifest::{BUILD_TYPE, InputOrigin, Manifest, UsedInput, worker_uri};
@@ -60,6 +62,8 @@ pub enum Statement {
     Intent(Intent),
     /// A person's word on an act in doubt or a fork.
     Resolution(Resolution),
+    /// A service's word on a worker's key.
+    Enrolment(Enrolment),
 }
 
 /// One predicate: how its type is called, read and written.
@@ -125,6 +129,7 @@ statements! {
     Summary as_summary "verification summary";
     Intent as_intent "intent";
     Resolution as_resolution "resolution";
+    Enrolment as_enrolment "enrolment";
 }
 
 impl sealed::Sealed for Statement {}

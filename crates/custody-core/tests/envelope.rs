@@ -69,6 +69,61 @@ fn threshold(envelope: &Envelope, seeds: &[u8], count: u32) -> Result<Vec<String
     verified.map(|verified| verified.principals().to_vec()).map_err(|refusal| refusal.code)
 }
 
+#[test]
+fn a_key_that_is_added_is_known_and_counted_once() {
+    let mut twice = envelope(&[1]);
+    assert_eq!(twice.payload_type(), TYPE);
+    assert_eq!(twice.id().to_string().get(..12).unwrap(), twice.id().short());
+    // the same key again, without a hint
+    twice.add_signature(Signature { keyid: None, sig: sign(1, &twice.pae()) });
+    assert_eq!(twice.signatures().len(), 2);
+    let mut keyring = Keyring::default();
+    assert_eq!(twice.open::<PolicyText>(&keyring).unwrap_err().code, Code::EnvKeyUnknown);
+    keyring.insert(public(1));
+    let signed = twice.open::<PolicyText>(&keyring).unwrap();
+    assert_eq!(signed.signers(), [Signer { key: public(1).id(), form: Form::Plain }]);
+}
+
+/// Why a signer does not count is told if nobody counts; else, that too few do.
+#[test]
+fn a_signer_who_may_not_says_why() {
+    let judged = |seeds: &[u8], count: u32| {
+        let entitled = |signer: &Signer| {
+            if signer.key == public(1).id() {
+                return Err(Refusal::new(Code::PolicyKeyRevoked, "", "", ""));
+            }
+            Ok(signer.key.to_string())
+        };
+        let signed = open(&envelope(seeds), &[1, 2]).unwrap();
+        let verified = signed.by_ref().verify(NonZeroU32::new(count).unwrap(), entitled);
+        verified.map(|verified| verified.principals().len()).map_err(|refusal| refusal.code)
+    };
+    assert_eq!(judged(&[2], 1), Ok(1));
+    assert_eq!(judged(&[1, 2], 1), Ok(1));
+    assert_eq!(judged(&[1], 1), Err(Code::PolicyKeyRevoked));
+    assert_eq!(judged(&[1, 2], 2), Err(Code::EnvThresholdNotMet));
+}
+
+#[test]
+fn a_part_of_the_content_is_signed_as_the_whole() {
+    let signed = open(&envelope(&[1]), &[1]).unwrap();
+    assert!(signed.narrow(|_| None::<&String>).is_none());
+    let part = signed.narrow(|text| Some(&text.0)).unwrap();
+    assert_eq!((part.unverified().as_str(), part.id()), (TEXT, signed.id()));
+    assert_eq!(part.signers(), signed.signers());
+}
+
+/// A broken signature of a known key says more than one of a stranger, wherever it stands.
+#[test]
+fn the_worst_fault_is_told() {
+    for stranger in 2..8 {
+        let mut spoilt = envelope(&[stranger]);
+        let keyid = Some(public(1).id().to_string());
+        spoilt.add_signature(Signature { keyid, sig: sign(1, b"something else") });
+        assert_eq!(open(&spoilt, &[1]).unwrap_err(), Code::EnvSignatureInvalid, "{stranger}");
+    }
+}
+
 /// The control: what is written is read, and opens to what was signed. The PAE is that of the DSSE
 /// specification.
 #[test]

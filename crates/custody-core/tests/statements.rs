@@ -4,12 +4,13 @@
 use custody_core::Code;
 use custody_core::digest::{Digests, Sha256, Sha512};
 use custody_core::envelope::{Payload as _, StatementId};
+use custody_core::key::PublicKey;
 use custody_core::name::{ArtifactName, Pattern};
 use custody_core::statement::{
-    Approver, Artifact, Attestation, Authorization, Decision, Downloads, EarlierManifest, External,
-    Image, Input, InputOrigin, Intent, Label, Limits, Manifest, Origin, Pinned, Pipeline,
-    PolicyRef, ReleaseId, Request, Resolution, Resolve, Revision, Signoff, Source, Stage,
-    Statement, Summary, Task, UsedImage, UsedInput, VerificationResult,
+    Approver, Artifact, Attestation, Authorization, Decision, Downloads, EarlierManifest,
+    Enrolment, External, Image, Input, InputOrigin, Intent, Label, Limits, Manifest, Origin,
+    Pinned, Pipeline, PolicyRef, ReleaseId, Request, Resolution, Resolve, Revision, Signoff,
+    Source, Stage, Statement, Summary, Task, UsedImage, UsedInput, VerificationResult,
 };
 use custody_core::time::Time;
 use proptest::prelude::*;
@@ -289,7 +290,7 @@ fn manifest() -> impl Strategy<Value = Statement> {
     );
     let tail = (
         prop::option::of(source()),
-        prop::collection::vec(id(), 0..3),
+        (prop::collection::vec(id(), 0..3), prop::collection::vec(id(), 0..3)),
         prop::collection::vec(input, 0..3),
         (text(), text(), time(), time()),
         prop::option::of(artifact()),
@@ -299,7 +300,7 @@ fn manifest() -> impl Strategy<Value = Statement> {
         |(
             (artifacts, task, step, command, destination, creator, environment),
             (attestations, enrolment, image),
-            (source, upstream, inputs, run, log),
+            (source, (upstream, agreeing), inputs, run, log),
         )| {
             let (builder, invocation, started, finished) = run;
             Statement::Manifest(Manifest {
@@ -315,6 +316,7 @@ fn manifest() -> impl Strategy<Value = Statement> {
                 image,
                 source,
                 upstream,
+                agreeing,
                 inputs,
                 builder,
                 invocation,
@@ -365,6 +367,27 @@ fn resolution() -> impl Strategy<Value = Statement> {
     })
 }
 
+fn enrolment() -> impl Strategy<Value = Statement> {
+    let facts = proptest::collection::btree_map("[a-z]{1,8}", text(), 0..3);
+    let attestations = proptest::collection::vec(any::<u8>(), 0..40);
+    (id(), label(), attestations, facts, 0..4_000_000_000_u64, 1..100_000_u64).prop_map(
+        |(challenge, machine, bytes, facts, from, window)| {
+            let platform = machine.clone();
+            let from = Time::from_unix(from).unwrap();
+            Statement::Enrolment(Enrolment {
+                key: PublicKey::Ed25519([0x15; 32]),
+                challenge: challenge.0,
+                possession: bytes.clone(),
+                attestations: vec![Attestation { platform, parts: vec![(machine.clone(), bytes)] }],
+                machine,
+                facts: facts.into_iter().collect(),
+                from,
+                until: from.plus(window),
+            })
+        },
+    )
+}
+
 fn any_statement() -> impl Strategy<Value = Statement> {
     prop_oneof![
         request(),
@@ -374,7 +397,8 @@ fn any_statement() -> impl Strategy<Value = Statement> {
         manifest(),
         summary(),
         intent(),
-        resolution()
+        resolution(),
+        enrolment()
     ]
 }
 

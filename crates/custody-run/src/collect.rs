@@ -38,17 +38,23 @@ const DIRECTORY: OFlags =
 /// * [`Code::ArtNotRegular`]: an output is no file, or a link, or has a second hard link;
 /// * [`Code::ArtNameInvalid`], [`Code::ArtNameCollision`]: a name is not safe;
 /// * [`Code::ArtChangedDuringRead`]: somebody still writes;
-/// * [`Code::ParseCountExceeded`]: there is more than a manifest may name.
+/// * [`Code::ParseCountExceeded`]: there is more than a manifest may name;
+/// * [`Code::WorkerLimitExceeded`]: they are larger, all together, than `limit`.
 pub fn collect(
     from: &Path,
     outputs: &[Pattern],
     sha512: bool,
+    limit: Option<u64>,
     to: &Path,
 ) -> Result<Vec<(Artifact, PathBuf)>, Refusal> {
     let root = rustix::fs::open(from, DIRECTORY, Mode::empty())
         .map_err(|error| unavailable(from, &error.into()))?;
     let declared = Declared { patterns: outputs, places: outputs.iter().map(place).collect() };
-    let names: Vec<_> = declared.select(&declared.find(&root)?)?.into_iter().zip(0_u32..).collect();
+    let names = declared.select(&declared.find(&root)?)?;
+    if let Some(limit) = limit {
+        check_size(&root, &names, limit)?;
+    }
+    let names: Vec<_> = names.into_iter().zip(0_u32..).collect();
     names
         .into_par_iter()
         .map_init(
@@ -173,6 +179,22 @@ fn check_count(files: usize) -> Result<(), Refusal> {
     }
     let limit = format!("at most {SUBJECTS} files");
     Err(Refusal::new(Code::ParseCountExceeded, "outputs", limit, "more"))
+}
+
+/// Before the first is copied. One that grows from here on is refused when it is.
+fn check_size(root: &OwnedFd, names: &BTreeSet<ArtifactName>, limit: u64) -> Result<(), Refusal> {
+    let mut sum = 0_u64;
+    for name in names {
+        let found = rustix::fs::statat(root, name.as_str(), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|error| unavailable(Path::new(name.as_str()), &error.into()))?;
+        sum = sum.saturating_add(found.st_size.unsigned_abs());
+        if sum > limit {
+            let (at, expected) = (format!("outputs to {name}"), format!("at most {limit} bytes"));
+            let found = format!("{sum} bytes, and perhaps more");
+            return Err(Refusal::new(Code::WorkerLimitExceeded, at, expected, found));
+        }
+    }
+    Ok(())
 }
 
 /// Opens a directory of the tree, and follows no link on the way. None if there is nothing.

@@ -35,7 +35,8 @@ use self::archive::Archive;
 use self::podman::Service;
 use self::runtime::Runtime;
 use crate::execute::{
-    Confinement, End, Log, Outcome, Run, TICK, User, check_words, environment, now,
+    Confinement, Confiner, End, Enforced, Log, Outcome, Run, TICK, User, check_words, environment,
+    now,
 };
 use crate::stage::RunDirectory;
 use crate::stage::copy::{open_regular, unavailable};
@@ -228,10 +229,12 @@ struct Container<'a> {
 
 impl Container<'_> {
     /// Where things are outside and inside, and whether they can be written to.
-    fn mounts(&self) -> [(String, String, bool); 2] {
+    fn mounts(&self) -> [(String, String, bool); 3] {
         [
             (self.directory.to_owned(), WORK.to_owned(), true),
             (format!("{}/inputs", self.directory), format!("{WORK}/inputs"), false),
+            // not a file system of the engine's own, which would have what the image has there
+            (format!("{}/tmp", self.directory), "/tmp".to_owned(), true),
         ]
     }
 
@@ -334,7 +337,16 @@ impl Ending<'_> {
             privileges: true,
             processes: true,
             network: !container.network,
+            filesystem: true,
+            landlock: None,
+            limits: if container.limits.memory.or(container.limits.processes).is_some() {
+                Enforced::Together
+            } else {
+                Enforced::No
+            },
             user: Some(container.user),
+            confiner: Confiner::default(),
+            tried: true,
         };
         let outcome = Outcome { end, started, finished, log, log_size, confinement };
         Ok(Contained { outcome, image, engine })

@@ -16,7 +16,7 @@ use custody_core::name::ArtifactName;
 use custody_core::{Code, Refusal};
 
 pub use self::s3::S3Config;
-pub(crate) use self::s3::agent;
+pub(crate) use self::s3::{agent, endpoint, is_private};
 
 /// The name of a destination, in its one canonical form: `file:///absolute/path`,
 /// `s3://bucket` or `s3://bucket/prefix`. Equal destinations are equal texts.

@@ -1,10 +1,11 @@
 //! Runs a task's command: exactly its words, no shell between, nothing of the worker's own
 //! environment, and nobody left who writes after the end.
 //!
-//! What goes through is the log and the exit status. What keeps the command apart is built from the
-//! programs of util-linux, see [`Confinement`].
+//! What goes through is the log and the exit status. What keeps the command apart is told by
+//! [`Confinement`] and done by the [`confiner`](crate::confiner).
 
 mod confine;
+mod group;
 mod processes;
 
 use std::borrow::Cow;
@@ -13,14 +14,13 @@ use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, PipeReader, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use close_fds::CloseFdsBuilder;
 use custody_core::digest::{Digests, Hasher};
 use custody_core::statement::Task;
 use custody_core::time::Time;
@@ -28,7 +28,9 @@ use custody_core::{Code, Refusal};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-pub use self::confine::{Confinement, User};
+use self::confine::Said;
+pub use self::confine::{Confinement, Confiner, Enforced, User};
+use self::group::Group;
 use crate::stage::RunDirectory;
 use crate::stage::copy::{CHUNK, unavailable};
 
@@ -64,12 +66,14 @@ pub enum End {
     Exited(ExitStatus),
     /// It took too long and was killed.
     TimedOut,
+    /// One of its processes was killed because all together needed more memory than the task allows.
+    OutOfMemory,
     /// The caller did not want it any more, and it was killed.
     Cancelled,
 }
 
 /// What came of a run. No process of it is left.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Outcome {
     /// How it ended. Only after success may there be a manifest.
     pub end: End,
@@ -96,6 +100,9 @@ impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exited(status) => status.fmt(f),
+            Self::OutOfMemory => {
+                f.write_str("killed when it needed more memory than the task allows")
+            }
             Self::TimedOut => f.write_str("killed when its time was over"),
             Self::Cancelled => f.write_str("killed on request"),
         }
@@ -103,7 +110,7 @@ impl fmt::Display for End {
 }
 
 /// Runs the command to its end and kills what it leaves behind. `machine` says what this machine
-/// can do to keep it apart. `live` is given what the command prints, as it comes and as far as it is
+/// can do to keep it apart; where that was not tried and does not work, it is tried now. `live` is given what the command prints, as it comes and as far as it is
 /// logged. `cancelled` may be set at any time by anybody.
 ///
 /// A command that fails is no refusal: see [`Outcome::end`]. [`Code::GateStepMismatch`] is the
@@ -116,39 +123,89 @@ pub fn execute(
     cancelled: &AtomicBool,
 ) -> Result<Outcome, Refusal> {
     check_words(run.task)?;
-    let confinement = Confinement { network: machine.network && !run.task.network, ..*machine };
-    if let Some(user) = confinement.user {
-        check_reachable(run.directory.path(), user)?;
+    if let Some(user) = machine.user {
         run.directory.give_to(user.uid, user.gid)?;
     }
-    let fault = |error: io::Error| unavailable(run.directory.path(), &error);
     let mut log = Log::create(run, live).map_err(|error| unavailable(run.log, &error))?;
+    let deadline = run.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let stop = || {
+        let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        let cancelled = cancelled.load(Ordering::Relaxed).then_some(End::Cancelled);
+        cancelled.or(late.then_some(End::TimedOut))
+    };
+    let mut performed = perform(run, machine, &mut log, &stop)?;
+    if performed.is_err() && !machine.tried {
+        let found = Confinement::probe(&machine.confiner, machine.user)?;
+        performed = perform(run, &found, &mut log, &stop)?;
+    }
+    let performed = performed.map_err(|text| {
+        Refusal::new(Code::GateUnavailable, "worker", "to keep the command apart", text)
+    });
+    let Performed { end, started, finished, confinement } = performed?;
+    let (log, log_size) = log.hasher.finish();
+    Ok(Outcome { end, started, finished, log, log_size, confinement })
+}
+
+/// A command that was begun and has ended.
+struct Performed {
+    end: End,
+    started: Time,
+    finished: Time,
+    confinement: Confinement,
+}
+
+/// Runs the command once, or says why it could not be kept apart; then it did not begin.
+fn perform(
+    run: &Run<'_>,
+    machine: &Confinement,
+    log: &mut Log<'_>,
+    stop: &dyn Fn() -> Option<End>,
+) -> Result<Result<Performed, String>, Refusal> {
+    let limits = &run.task.limits;
+    let mut confinement =
+        Confinement { network: machine.network && !run.task.network, ..machine.clone() };
+    if let Some(user) = confinement.user.filter(|_| !confinement.filesystem) {
+        check_reachable(run.directory.path(), user)?;
+    }
+    let fault = |error: io::Error| unavailable(run.directory.path(), &error);
     let (output, writer) = io::pipe().map_err(fault)?;
     rustix::io::ioctl_fionbio(&output, true).map_err(|error| fault(error.into()))?;
-    let mut command = command(run, &confinement);
-    command.stdin(Stdio::null()).stdout(writer.try_clone().map_err(fault)?).stderr(writer);
-    // we open nothing that is inherited, but whoever started us may have, and libraries for tokens
-    CloseFdsBuilder::new().threadsafe(true).cloexecfrom(3);
+    let name = run.directory.path().file_name().unwrap_or_default().to_string_lossy();
+    let group = (machine.limits == Enforced::Together)
+        .then(|| Group::create(limits, &name, confinement.helpers()))
+        .flatten();
+    confinement.limits = match &group {
+        Some(_) => Enforced::Together,
+        None if limits.memory.or(limits.processes).is_some() => Enforced::Single,
+        None => Enforced::No,
+    };
 
     let started = now()?;
+    // the command has both ends of ours, or the log would never end
+    let streams = (writer.try_clone().map_err(fault)?.into(), writer.into());
+    let confine::Started { child, report } =
+        confinement.start(run, group.as_ref(), streams).map_err(fault)?;
     let running = Running {
-        child: command.spawn().map_err(fault)?,
+        child,
         status: None,
         home: run.directory.home(),
         contained: confinement.processes,
     };
-    // with it our ends of the pipe, or the log would never end
-    drop(command);
-    let deadline = run.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    let end = running.watch(&output, &mut log, &|| {
-        let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-        let cancelled = cancelled.load(Ordering::Relaxed).then_some(End::Cancelled);
-        cancelled.or(late.then_some(End::TimedOut))
-    });
-    let end = end.map_err(fault)?;
+    let mut end = running.watch(&output, log, stop).map_err(fault)?;
     let finished = now()?;
-    let (log, log_size) = log.finish();
-    Ok(Outcome { end, started, finished, log, log_size, confinement })
+    match report.read().map_err(fault)? {
+        Said::Fault(text) => return Ok(Err(text)),
+        // what was not tried was found out now
+        Said::Landlock(version) if confinement.landlock.is_some() => {
+            confinement.landlock = Some(version);
+        }
+        Said::Landlock(_) | Said::Nothing => {}
+    }
+    confinement.tried = true;
+    if matches!(end, End::Exited(_)) && group.is_some_and(|group| group.ran_out_of_memory()) {
+        end = End::OutOfMemory;
+    }
+    Ok(Ok(Performed { end, started, finished, confinement }))
 }
 
 pub(crate) fn now() -> Result<Time, Refusal> {
@@ -206,25 +263,6 @@ fn check_reachable(path: &Path, user: User) -> Result<(), Refusal> {
         }
     }
     Ok(())
-}
-
-/// The command behind everything that keeps it apart. The last link of that chain is run with the
-/// command's rights already, and only there its variables come in: a library that they name is not
-/// loaded into a program with more rights.
-fn command(run: &Run<'_>, confinement: &Confinement) -> Command {
-    let mut words = confinement.words();
-    // the fixed text is all that a shell reads
-    let last = ["/bin/sh", "-c", "umask 022 && exec /usr/bin/env -i -- \"$@\"", "sh"];
-    words.extend(last.map(str::to_owned));
-    words.extend(environment(run).iter().map(|(name, value)| format!("{name}={value}")));
-    words.extend_from_slice(&run.task.command);
-    let mut words = words.into_iter();
-    let mut command = Command::new(words.next().unwrap_or_default());
-    command.args(words).env_clear().env("PATH", confine::PATH).current_dir(run.directory.path());
-    if !confinement.session {
-        command.process_group(0);
-    }
-    command
 }
 
 pub(crate) fn environment<'a>(run: &'a Run<'_>) -> BTreeMap<&'a str, Cow<'a, str>> {

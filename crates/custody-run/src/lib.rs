@@ -7,8 +7,10 @@
 //! images. [`pipeline`] makes the tasks of a phase.
 
 pub mod collect;
+pub mod confiner;
 pub mod container;
 pub mod destination;
+pub mod enrol;
 pub mod execute;
 mod external;
 pub mod gate;

@@ -1,11 +1,13 @@
 //! What the worker measures of the environment of a run: from outside the command, never from what
 //! the command wrote. Claims of the worker, unless a policy knows proof for them.
 
+pub mod platform;
+
 use std::fs;
 
 use custody_core::digest::Sha256;
 
-use crate::execute::Confinement;
+use crate::execute::{Confinement, Confiner, Enforced};
 
 /// The facts about a run that was confined like this, sorted by name. What cannot be found out is
 /// left out.
@@ -13,18 +15,38 @@ use crate::execute::Confinement;
 /// * `architecture`, `hostname`, `kernel`: as uname(2) gives them;
 /// * `os`: id and version of os-release(5);
 /// * `machine`: a digest of machine-id(5), which itself should not be published;
-/// * `isolation`: `process`; `processes`: `contained` or `group`; `network`: `none` or `host`;
-///   `privileges`: `fixed` or `open`; `user`: the number of the user that the command ran as;
+/// * `isolation`: `sandbox` or `process`; `processes`: `contained` or `group`; `network`: `none` or
+///   `host`; `privileges`: `fixed` or `open`; `user`: the number of the user that the command ran as;
+///   `capabilities`: `none` or `kept`; `filesystem`: `private`, `lent`, `shared` or `host`; `landlock`: its
+///   version or `none`; `limits`: `together`, `single` or `none`; `interactive`: `no`;
 /// * `worker`: this program and its version.
 pub fn measure(confinement: &Confinement) -> Vec<(String, String)> {
     let system = rustix::system::uname();
     let uid = confinement.user.map_or_else(|| rustix::process::geteuid().as_raw(), |user| user.uid);
+    let Confiner { lent, shared, .. } = &confinement.confiner;
+    let viewed = match (lent.is_empty(), shared.is_empty()) {
+        (_, false) => "shared",
+        (false, true) => "lent",
+        (true, true) => "private",
+    };
+    let landlock = confinement.landlock.map_or("none".to_owned(), |version| version.to_string());
+    let limits = match confinement.limits {
+        Enforced::Together => "together",
+        Enforced::Single => "single",
+        Enforced::No => "none",
+    };
     let either = |yes, one: &str, other: &str| Some(if yes { one } else { other }.to_owned());
     let facts = [
         ("architecture", Some(system.machine().to_string_lossy().into_owned())),
+        ("capabilities", either(confinement.privileges, "none", "kept")),
+        ("filesystem", either(confinement.filesystem, viewed, "host")),
         ("hostname", Some(system.nodename().to_string_lossy().into_owned())),
-        ("isolation", Some("process".to_owned())),
+        // the command has nothing to read and no terminal; a session alone keeps it from one
+        ("interactive", confinement.session.then(|| "no".to_owned())),
+        ("isolation", either(confinement.is_sandbox(), "sandbox", "process")),
         ("kernel", Some(kernel(&system))),
+        ("landlock", Some(landlock)),
+        ("limits", Some(limits.to_owned())),
         ("machine", machine()),
         ("network", either(confinement.network, "none", "host")),
         ("os", os(&first(&["/etc/os-release", "/usr/lib/os-release"]).unwrap_or_default())),
@@ -79,6 +101,49 @@ mod tests {
         assert_eq!(of("user"), &rustix::process::geteuid().as_raw().to_string());
         let host = measure(&Confinement::default());
         assert!(host.contains(&("network".to_owned(), "host".to_owned())));
+        assert!(
+            !host.iter().any(|(name, _)| name == "interactive"),
+            "nothing keeps it from a terminal"
+        );
+    }
+
+    #[test]
+    fn only_what_reaches_nothing_is_in_a_sandbox() {
+        let full = Confinement {
+            session: true,
+            privileges: true,
+            processes: true,
+            filesystem: true,
+            landlock: Some(7),
+            limits: Enforced::Together,
+            ..Confinement::default()
+        };
+        let has = |confinement: &Confinement, name: &str, value: &str| {
+            measure(confinement).contains(&(name.to_owned(), value.to_owned()))
+        };
+        for (name, value) in [
+            ("isolation", "sandbox"),
+            ("filesystem", "private"),
+            ("landlock", "7"),
+            ("capabilities", "none"),
+            ("limits", "together"),
+            ("interactive", "no"),
+        ] {
+            assert!(has(&full, name, value), "{name}");
+        }
+        let shared = Confiner { shared: vec!["/cache".into()], ..Confiner::default() };
+        let shared = Confinement { confiner: shared, ..full.clone() };
+        assert!(has(&shared, "filesystem", "shared") && has(&shared, "isolation", "process"));
+        let lent = Confiner { lent: vec!["/key".into()], ..Confiner::default() };
+        let lent = Confinement { confiner: lent, ..full.clone() };
+        assert!(has(&lent, "filesystem", "lent") && has(&lent, "isolation", "sandbox"));
+        for less in [
+            Confinement { privileges: false, ..full.clone() },
+            Confinement { processes: false, ..full.clone() },
+            Confinement { filesystem: false, ..full },
+        ] {
+            assert!(has(&less, "isolation", "process"), "{less:?}");
+        }
     }
 
     #[test]

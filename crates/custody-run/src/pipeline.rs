@@ -15,6 +15,7 @@
 //! network = false
 //! sha512 = false
 //! deadline = "1d"                            # the default; s, m, h or d
+//! limits = { memory = "2G", processes = 100, output = "1G" }   # the machine's own by default
 //!
 //! [[steps.partial.inputs]]
 //! step = "build"                             # of the same phase
@@ -34,6 +35,7 @@
 //! ```
 
 mod file;
+mod limits;
 mod template;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -67,6 +69,7 @@ struct Step {
     destination: Option<Template>,
     variables: BTreeMap<String, Template>,
     network: bool,
+    limits: Limits,
     source: bool,
     sha512: bool,
     outputs: Vec<Template>,
@@ -129,7 +132,7 @@ impl Pipeline {
                 creator: creator.to_owned(),
                 command: all(step.command.iter().map(|word| word.resolve(request)))?,
                 image: None,
-                limits: Limits::default(),
+                limits: step.limits,
                 destination: step.destination.as_ref().map(|to| to.resolve(request)).transpose()?,
                 variables: all(
                     variables.map(|(name, value)| Ok((name.clone(), value.resolve(request)?)))

@@ -11,12 +11,13 @@ use std::time::Duration;
 use custody_core::envelope::{Envelope, StatementId};
 use custody_core::name::ArtifactName;
 use custody_core::statement::{
-    Artifact, InputOrigin, Intent, Label, Manifest, Stage, Statement, Task, UsedInput, worker_uri,
+    Artifact, InputOrigin, Intent, Label, Manifest, Stage, Statement, Task, UsedInput, binding,
+    worker_uri,
 };
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 use custody_sign::{Signer, sign_envelope_as_machine};
-use custody_store::{Claim, Store, bundle};
+use custody_store::{Claim, Share, Store, bundle};
 use custody_verify::{Accepted, Report};
 use rayon::prelude::*;
 use tempfile::TempDir;
@@ -28,6 +29,7 @@ use crate::execute::{Confinement, LOG_BYTES, Outcome, Run, User, execute};
 use crate::external;
 use crate::gate;
 use crate::measure::measure;
+use crate::measure::platform::{Collected, Platform};
 use crate::source::checkout;
 use crate::stage::copy::unavailable;
 use crate::stage::{RunDirectory, StagedInput, remove_all, stage_inputs};
@@ -41,10 +43,14 @@ pub struct Worker<'w> {
     pub signer: &'w dyn Signer,
     /// The machine's name, as the policy has it.
     pub name: &'w Label,
+    /// The certificate of the key, where the policy does not list the key itself.
+    pub certificate: Option<(StatementId, Time)>,
     /// Under which working directories are made.
     pub work: &'w Path,
     /// The repository to take sources from, where it is not the one that the task names.
     pub repository: Option<&'w str>,
+    /// The platforms that are asked what machine this is.
+    pub platforms: &'w [Platform],
     /// What this machine can do to keep commands apart.
     pub confinement: &'w Confinement,
     /// What runs commands in images; without it whatever this machine has.
@@ -100,7 +106,9 @@ impl Worker<'_> {
     /// the command prints.
     pub fn run(&self, id: StatementId, live: &mut dyn FnMut(&[u8])) -> Result<StatementId, Stop> {
         let report = self.judge(id)?;
-        let (_, task) = task_of(&accepted(&report)?)?;
+        let first = accepted(&report)?;
+        let share = if first.is_shared() { Share::Part } else { Share::Whole };
+        let (_, task) = task_of(&first)?;
         if task.destination.is_some() {
             let found = format!("step {}, which publishes", task.step);
             return Err(Refusal::new(
@@ -111,7 +119,7 @@ impl Worker<'_> {
             )
             .into());
         }
-        let claim = self.store.begin_run(id, self.name.as_str())?;
+        let claim = self.store.begin_run(id, self.name.as_str(), share)?;
         let stopwatch = Stopwatch::start(self.clock);
         // what was said in the meantime counts: from here on nobody else works on the task
         let report = self.judge(id)?;
@@ -126,11 +134,25 @@ impl Worker<'_> {
         let manifest = done?;
         removed?;
         stopwatch.agrees_with(manifest.finished)?;
+        self.still_certified(manifest.finished)?;
         self.conclude(&claim, manifest)
     }
 
+    /// Nothing is signed with a key whose time is over: the task would be done, and its manifest of no
+    /// use to anybody.
+    fn still_certified(&self, now: Time) -> Result<(), Refusal> {
+        match self.certificate {
+            Some((id, until)) if now >= until => {
+                let at = format!("certificate {}", id.short());
+                let expected = format!("a time before {until}");
+                Err(Refusal::new(Code::PolicyKeyExpired, at, expected, now.to_string()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn judge(&self, id: StatementId) -> Result<Report, Refusal> {
-        gate::judge(self.store, id, (self.clock)())
+        gate::judge(self.store, id, self.name, (self.clock)())
     }
 
     fn perform(
@@ -142,6 +164,8 @@ impl Worker<'_> {
         private: &Path,
         live: &mut dyn FnMut(&[u8]),
     ) -> Result<Manifest, Stop> {
+        // before anything of the task's own is here, and while no command runs
+        let collected = self.collect_from_platforms(id)?;
         stage_inputs(directory, &self.inputs(accepted, task)?)?;
         if let Some(source) = &task.source {
             let from = self.repository.unwrap_or(&source.uri);
@@ -169,21 +193,26 @@ impl Worker<'_> {
                 error.to_string(),
             )
         })?;
-        let outputs = collect(directory.path(), &task.outputs, task.sha512, &copies)?;
+        let outputs =
+            collect(directory.path(), &task.outputs, task.sha512, task.limits.output, &copies)?;
         let log_name: ArtifactName = format!("{}.log", task.step).parse()?;
         let log_artifact =
             Artifact { name: log_name, digests: outcome.log, size: outcome.log_size };
         self.keep(&outputs, (&log_artifact, &log))?;
         let artifacts = outputs.into_iter().map(|(artifact, _)| artifact).collect();
-        let manifest = self.manifest(accepted, id, task, artifacts, &outcome, log_artifact);
-        Ok(match contained {
-            None => manifest,
-            Some(contained) => Manifest {
-                environment: contained.environment(manifest.environment),
-                image: Some(contained.image),
-                ..manifest
-            },
-        })
+        let mut manifest = self.manifest(accepted, id, task, artifacts, &outcome, log_artifact);
+        collected.enter(&mut manifest);
+        if let Some(contained) = contained {
+            manifest.environment = contained.environment(manifest.environment);
+            manifest.image = Some(contained.image);
+        }
+        Ok(manifest)
+    }
+
+    /// The platforms' words on this machine, bound to the task and to the key where they let us.
+    fn collect_from_platforms(&self, task: StatementId) -> Result<Collected, Refusal> {
+        let binding = binding(&task.0, &self.signer.public_key().id());
+        Collected::from(self.platforms, &binding)
     }
 
     /// Runs the command on the machine itself, or in the task's image.
@@ -199,7 +228,7 @@ impl Worker<'_> {
         let user = self.confinement.user.unwrap_or_else(User::own);
         let engine = self.engine;
         let done = container::execute(run, image, engine, private, user, live, self.cancelled)?;
-        Ok((done.outcome, Some(done)))
+        Ok((done.outcome.clone(), Some(done)))
     }
 
     /// The files that the gate let through, and the externals that the task pins.
@@ -306,10 +335,11 @@ impl Worker<'_> {
             creator: task.creator.clone(),
             environment,
             attestations: Vec::new(),
-            enrolment: None,
+            enrolment: self.certificate.map(|(id, _)| id),
             image: None,
             source: task.source.clone(),
             upstream,
+            agreeing: accepted.agreeing().collect(),
             inputs,
             builder: worker_uri(self.name.as_str()),
             invocation: format!("{id}/1"),
@@ -354,7 +384,7 @@ impl Worker<'_> {
         let place = open(destination)?;
         self.readable(&artifacts)?;
         vacant(&place, &artifacts)?;
-        let claim = self.store.begin_run(id, self.name.as_str())?;
+        let claim = self.store.begin_run(id, self.name.as_str(), Share::Whole)?;
         // hashing took its time: what was said in the meantime counts, up to the act itself
         let report = self.judge(id)?;
         let accepted = accepted(&report)?;
@@ -375,6 +405,8 @@ impl Worker<'_> {
             artifacts: artifacts.clone(),
             created,
         };
+        self.still_certified((self.clock)())?;
+        let collected = self.collect_from_platforms(id)?;
         let stopwatch = Stopwatch::start(self.clock);
         let started = self.announce(&|created| intent(Stage::Announced, created))?;
         artifacts.par_iter().try_for_each(|artifact| {
@@ -385,10 +417,12 @@ impl Worker<'_> {
         })?;
         let finished = (self.clock)();
         stopwatch.agrees_with(finished)?;
+        self.still_certified(finished)?;
         self.store.add(&[self.sign(intent(Stage::Done, finished))?])?;
         let environment = measure(&Confinement::default());
-        let manifest =
+        let mut manifest =
             self.skeleton(&accepted, id, task, artifacts, environment, (started, finished));
+        collected.enter(&mut manifest);
         let manifest = self.conclude(&claim, manifest)?;
         self.beside(id, manifest)?;
         Ok(manifest)
@@ -431,8 +465,9 @@ impl Worker<'_> {
         let envelopes = gate::portable(self.store, &[manifest])?;
         let opened = envelopes.iter().find(|envelope| envelope.id() == manifest);
         let policies = gate::policies(self.store, (self.clock)())?;
+        let keyring = gate::keyring(self.store, &policies)?;
         let content = opened.and_then(|envelope| {
-            let signed = envelope.open::<Statement>(policies.keyring()).ok()?;
+            let signed = envelope.open::<Statement>(&keyring).ok()?;
             signed.unverified().as_manifest().cloned()
         });
         let content = content.ok_or_else(|| {

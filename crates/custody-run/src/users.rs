@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use custody_core::{Code, Refusal};
 
-use crate::execute::{Confinement, User};
+use crate::execute::{Confinement, Confiner, User};
 
 /// Where the locks lie: a directory of root's that is empty after a start of the machine.
 const LOCKS: &str = "/run/custody";
@@ -41,12 +41,18 @@ impl Turn {
 }
 
 impl Users {
-    /// Tries what the machine can do for each user. Without any, commands run as the worker's own.
-    pub fn probe(users: &[User]) -> Result<Self, Refusal> {
-        if users.is_empty() {
-            return Ok(Self(vec![Confinement::probe(None)?]));
+    /// The users whom this worker may choose from. Without any, commands run as the worker's own; with
+    /// some, it must be root.
+    pub fn new(confiner: &Confiner, users: &[User]) -> Result<Self, Refusal> {
+        let Some(first) = users.first() else {
+            return Ok(Self(vec![Confinement::full(confiner, None)]));
+        };
+        if !rustix::process::geteuid().is_root() {
+            let expected = format!("to run commands as user {} (needs root)", first.uid);
+            let found = "another user than root";
+            return Err(Refusal::new(Code::GateUnavailable, "worker", expected, found));
         }
-        users.iter().map(|user| Confinement::probe(Some(*user))).collect::<Result<_, _>>().map(Self)
+        Ok(Self(users.iter().map(|user| Confinement::full(confiner, Some(*user))).collect()))
     }
 
     /// Takes the first user that nobody runs commands as; waits for one unless `cancelled`.
@@ -57,10 +63,10 @@ impl Users {
         while !cancelled.load(Ordering::Relaxed) {
             for confinement in &self.0 {
                 let Some(user) = confinement.user else {
-                    return Ok(Turn { confinement: *confinement, _lock: None });
+                    return Ok(Turn { confinement: confinement.clone(), _lock: None });
                 };
                 if let Some(lock) = lock(user).map_err(fault)? {
-                    return Ok(Turn { confinement: *confinement, _lock: Some(lock) });
+                    return Ok(Turn { confinement: confinement.clone(), _lock: Some(lock) });
                 }
             }
             std::thread::sleep(PAUSE);
@@ -81,26 +87,5 @@ fn lock(user: User) -> io::Result<Option<File>> {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(error),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_user_is_taken_once() {
-        if !rustix::process::geteuid().is_root() {
-            return;
-        }
-        let [one, other] = [64_101, 64_102].map(|uid| User { uid, gid: uid });
-        let go_on = AtomicBool::new(false);
-        let users = Users::probe(&[one, other]).unwrap();
-        let first = users.take(&go_on).unwrap();
-        let second = users.take(&go_on).unwrap();
-        assert_ne!(first.confinement().user, second.confinement().user);
-        assert!(users.take(&AtomicBool::new(true)).is_err(), "both are taken");
-        drop(first);
-        assert_eq!(users.take(&go_on).unwrap().confinement().user, Some(one));
     }
 }

@@ -46,11 +46,19 @@ impl World {
     }
 
     fn collect(&self, patterns: &[&str]) -> Result<Vec<(Artifact, PathBuf)>, Refusal> {
+        self.collect_within(None, patterns)
+    }
+
+    fn collect_within(
+        &self,
+        limit: Option<u64>,
+        patterns: &[&str],
+    ) -> Result<Vec<(Artifact, PathBuf)>, Refusal> {
         let patterns: Vec<Pattern> = patterns.iter().map(|text| text.parse().unwrap()).collect();
         let private = self.files.path().join("private");
         fs::remove_dir_all(&private).unwrap();
         fs::create_dir(&private).unwrap();
-        collect(&self.run, &patterns, true, &private)
+        collect(&self.run, &patterns, true, limit, &private)
     }
 
     fn names(&self, patterns: &[&str]) -> Vec<String> {
@@ -246,4 +254,18 @@ fn a_file_that_changes_while_it_is_read_is_refused() {
     });
     assert_eq!(grown, Code::ArtChangedDuringRead);
     assert_eq!(world.names(&["dist/*"]), ["dist/big"]);
+}
+
+#[test]
+fn outputs_have_a_size_all_together() {
+    let world = World::with(&[("dist/a", "12345"), ("dist/b", "6789"), ("other", "0123456789")]);
+    let within = |limit| world.collect_within(Some(limit), &["dist/*"]);
+    assert_eq!(within(9).unwrap().len(), 2);
+    let refusal = within(8).unwrap_err();
+    assert_eq!(refusal.code, Code::WorkerLimitExceeded);
+    assert_eq!(
+        (refusal.at.as_str(), refusal.expected.as_str()),
+        ("outputs to dist/b", "at most 8 bytes")
+    );
+    assert!(fs::read_dir(world.files.path().join("private")).unwrap().next().is_none());
 }

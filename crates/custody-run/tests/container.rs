@@ -414,7 +414,7 @@ fn outputs_are_files_of_the_working_directory_and_nothing_else() {
             assert!(done.outcome.end.is_success(), "{}", place.log);
             let copies = place.room.join("copies");
             fs::create_dir(&copies).unwrap();
-            let taken = collect(&place.directory, &patterns, false, &copies);
+            let taken = collect(&place.directory, &patterns, false, None, &copies);
             let owner = place.directory.join("dist").symlink_metadata().unwrap().uid();
             (taken, owner)
         };

@@ -8,7 +8,7 @@ use custody_core::digest::Sha256;
 use custody_core::envelope::StatementId;
 use custody_core::statement::{Limits, Task};
 use custody_core::time::Time;
-use custody_run::execute::{Confinement, LOG_BYTES, Run, execute};
+use custody_run::execute::{Confinement, Confiner, LOG_BYTES, Run, execute};
 use custody_run::stage::RunDirectory;
 use rustix::io::{FdFlags, fcntl_setfd};
 
@@ -46,9 +46,11 @@ fn what_the_worker_inherited_is_closed() {
         deadline: Time::from_unix(0).unwrap(),
         nonce: String::new(),
     };
-    for (i, machine) in
-        [Confinement::probe(None).unwrap(), Confinement::default()].iter().enumerate()
-    {
+    let confiner =
+        Confiner { program: env!("CARGO_BIN_EXE_custody-confiner").into(), ..Confiner::default() };
+    let full = Confinement::probe(&confiner, None).unwrap();
+    let bare = Confinement { confiner, ..Confinement::default() };
+    for (i, machine) in [full, bare].iter().enumerate() {
         let directory = RunDirectory::create(&files.path().join(i.to_string())).unwrap();
         let log = files.path().join(format!("{i}.log"));
         let run = Run {

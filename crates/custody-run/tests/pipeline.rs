@@ -4,8 +4,8 @@
 use custody_core::digest::{Digests, Sha256};
 use custody_core::envelope::{Payload as _, StatementId};
 use custody_core::statement::{
-    Artifact, EarlierManifest, Origin, Pipeline as PipelineRef, PolicyRef, ReleaseId, Request,
-    Revision, Source, Statement, Task,
+    Artifact, EarlierManifest, Limits, Origin, Pipeline as PipelineRef, PolicyRef, ReleaseId,
+    Request, Revision, Source, Statement, Task,
 };
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
@@ -255,6 +255,16 @@ fn long_chains_are_planned_in_order() {
 }
 
 #[test]
+fn limits_are_put_into_the_task() {
+    let limits = "limits = { memory = \"2G\", processes = 100, output = \"512K\" }";
+    let tasks = plan(&HELLO.replace("network = true", limits), &request("promote")).unwrap();
+    let of = |step: &str| tasks.iter().find(|task| task.step.as_str() == step).unwrap().limits;
+    let expected = Limits { memory: Some(2 << 30), processes: Some(100), output: Some(512 << 10) };
+    assert_eq!(of("build"), expected);
+    assert_eq!(of("sign"), Limits::default());
+}
+
+#[test]
 fn faults_are_told_with_line_and_column() {
     assert!(Pipeline::parse(HELLO).is_ok());
     for (old, new, code, at) in [
@@ -264,6 +274,11 @@ fn faults_are_told_with_line_and_column() {
         ("network = true", "source = true", Code::ParseDuplicateKey, "16:1"),
         ("network = true", "network = ", Code::ParseFieldType, "16:11"),
         ("network = true", "container = {}", Code::ParseUnknownField, "16:1"),
+        ("network = true", "limits = { memory = \"2\" }", Code::ParseFieldType, "16:21"),
+        ("network = true", "limits = { output = \"0G\" }", Code::ParseFieldType, "16:21"),
+        ("network = true", "limits = { processes = 0 }", Code::ParseFieldType, "16:24"),
+        ("network = true", "limits = { cpu = 1 }", Code::ParseUnknownField, "16:12"),
+        ("destination = \"{", "limits = {}\ndestination = \"{", Code::ParseFieldType, "40:8"),
         ("deadline = \"2h\"", "deadline = \"2 hours\"", Code::ParseFieldType, "18:12"),
         ("deadline = \"2h\"", "deadline = \"0h\"", Code::ParseFieldType, "18:12"),
         (

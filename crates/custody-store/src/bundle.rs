@@ -25,8 +25,14 @@ pub fn read(bytes: &[u8]) -> Result<Vec<Envelope>, Refusal> {
     if bytes.is_empty() {
         return Ok(Vec::new());
     }
-    let lines: Vec<&[u8]> =
-        bytes.strip_suffix(b"\n").unwrap_or(bytes).split(|byte| *byte == b'\n').collect();
+    let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+    let mut lines = Vec::new();
+    let mut start = 0;
+    for end in memchr::memchr_iter(b'\n', bytes) {
+        lines.push(&bytes[start..end]);
+        start = end.saturating_add(1);
+    }
+    lines.push(&bytes[start..]);
     if lines.len() > BUNDLE_LINES {
         return Err(exceeded(Code::ParseCountExceeded, BUNDLE_LINES, "lines", lines.len()));
     }

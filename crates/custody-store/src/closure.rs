@@ -16,12 +16,12 @@ impl Store {
     /// The roots and all that they rest on, through any number of statements; for every request found
     /// all its sign-offs, whatever they decide; for every task found all its manifests, intents and
     /// resolutions, and all that these name; and all policies. In one snapshot, in the order of
-    /// arrival, each envelope hashed again.
+    /// arrival, each envelope hashed again, with the kind that it had when it came.
     ///
     /// A root that is not there is [`Code::ChainLinkMissing`](custody_core::Code::ChainLinkMissing).
     /// What else is named and not there is left for the judge to miss. What speaks against a
     /// statement is counted, and if the count is wrong nothing is given.
-    pub fn closure(&self, roots: &[StatementId]) -> Result<Vec<Envelope>, Refusal> {
+    pub fn closure(&self, roots: &[StatementId]) -> Result<Vec<(Kind, Envelope)>, Refusal> {
         let rows = self.read(|db| {
             let mut walk = Walk::default();
             for id in roots {
@@ -35,9 +35,10 @@ impl Store {
             walk.check_claims()?;
             let absent = walk.places.iter().filter(|(_, place)| place.is_none());
             check_absent(db, &absent.map(|(target, _)| *target).collect())?;
-            Ok(walk.found.into_values().map(|(row, _)| row).collect())
+            Ok(walk.found.into_values().map(|(row, _)| row).collect::<Vec<_>>())
         })?;
-        open_all(rows)
+        let kinds: Vec<Kind> = rows.iter().map(Row::kind).collect();
+        Ok(kinds.into_iter().zip(open_all(rows)?).collect())
     }
 }
 

@@ -262,6 +262,11 @@ impl Row {
         }
     }
 
+    /// The kind, as the seal covers it.
+    pub(crate) fn kind(&self) -> Kind {
+        Kind::from_number(self.kind).unwrap_or(Kind::Other)
+    }
+
     pub(crate) fn corrupt(&self, found: impl Into<String>) -> Refusal {
         corrupt(format_args!("statement {}", self.id), "the statement as it was stored", found)
     }

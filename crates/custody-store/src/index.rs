@@ -35,6 +35,8 @@ pub enum Kind {
     Intent,
     /// A resolution.
     Resolution,
+    /// An enrolment.
+    Enrolment,
 }
 
 /// How one statement names another statement, an artifact or a key.
@@ -76,6 +78,8 @@ pub enum Relation {
     SummaryInput = 21,
     /// A resolution: the intent whose act is taken up again.
     ResolutionIntent = 22,
+    /// A manifest: the certificate of the key that signed it.
+    ManifestEnrolment = 23,
     /// A manifest: an artifact that was made, by SHA-256.
     Product = 100,
     /// A manifest: an artifact that was used, by SHA-256.
@@ -84,6 +88,8 @@ pub enum Relation {
     Verified = 102,
     /// Any statement: a key that its signatures claim, by key id.
     Signer = 103,
+    /// An enrolment: the key that it is about, by key id.
+    EnrolmentKey = 104,
 }
 
 /// One statement that names what was asked for.
@@ -101,13 +107,30 @@ impl Kind {
         describe(envelope).0
     }
 
+    const ALL: [Self; 10] = [
+        Self::Other,
+        Self::Policy,
+        Self::Request,
+        Self::Signoff,
+        Self::Authorization,
+        Self::Task,
+        Self::Manifest,
+        Self::Summary,
+        Self::Intent,
+        Self::Resolution,
+    ];
+
+    pub(crate) fn from_number(number: i64) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.number() == number)
+    }
+
     pub(crate) const fn number(self) -> i64 {
         self as i64
     }
 }
 
 impl Relation {
-    const ALL: [Self; 22] = [
+    const ALL: [Self; 24] = [
         Self::SignoffRequest,
         Self::ManifestTask,
         Self::IntentTask,
@@ -124,12 +147,14 @@ impl Relation {
         Self::ManifestManifest,
         Self::ResolutionManifest,
         Self::ResolutionIntent,
+        Self::ManifestEnrolment,
         Self::SummaryPolicy,
         Self::SummaryInput,
         Self::Product,
         Self::Input,
         Self::Verified,
         Self::Signer,
+        Self::EnrolmentKey,
     ];
 
     pub(crate) fn from_number(number: i64) -> Option<Self> {
@@ -180,7 +205,7 @@ pub(crate) fn signer(signature: &Signature) -> Option<(Relation, Sha256)> {
     } else {
         signature.keyid.as_deref()?.parse::<KeyId>().ok()?
     };
-    Some((Relation::Signer, claimed.to_string().parse().ok()?))
+    Some((Relation::Signer, claimed.digest()))
 }
 
 const fn kind(statement: &Statement) -> Kind {
@@ -193,6 +218,7 @@ const fn kind(statement: &Statement) -> Kind {
         Statement::Summary(_) => Kind::Summary,
         Statement::Intent(_) => Kind::Intent,
         Statement::Resolution(_) => Kind::Resolution,
+        Statement::Enrolment(_) => Kind::Enrolment,
     }
 }
 
@@ -209,6 +235,9 @@ fn links(statement: &Statement) -> BTreeSet<(Relation, Sha256)> {
         Statement::Summary(summary) => one(Relation::SummaryPolicy, summary.policy),
         Statement::Intent(intent) => one(Relation::IntentTask, intent.task),
         Statement::Resolution(resolution) => one(Relation::ResolutionTask, resolution.task),
+        Statement::Enrolment(enrolment) => {
+            BTreeSet::from([(Relation::EnrolmentKey, enrolment.key.id().digest())])
+        }
     };
     match statement {
         Statement::Request(request) => {
@@ -234,7 +263,8 @@ fn links(statement: &Statement) -> BTreeSet<(Relation, Sha256)> {
                 InputOrigin::Manifest(id) => Some(id),
                 InputOrigin::External(_) | InputOrigin::Download(_) => None,
             });
-            let upstream = manifest.upstream.iter().copied().chain(named);
+            links.extend(manifest.enrolment.map(|id| (Relation::ManifestEnrolment, id.0)));
+            let upstream = manifest.named().chain(named);
             links.extend(upstream.map(|id| (Relation::ManifestManifest, id.0)));
             links.extend(
                 manifest.artifacts.iter().map(|made| (Relation::Product, made.digests.sha256)),
@@ -254,7 +284,7 @@ fn links(statement: &Statement) -> BTreeSet<(Relation, Sha256)> {
                 Resolve::Supersede(manifest) => (Relation::ResolutionManifest, manifest.0),
             });
         }
-        Statement::Intent(_) => {}
+        Statement::Intent(_) | Statement::Enrolment(_) => {}
     }
     links
 }

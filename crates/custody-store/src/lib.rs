@@ -25,6 +25,6 @@ pub use artifacts::Staged;
 pub use descent::{Because, Descendant};
 pub use evidence::{Added, Filter};
 pub use index::{Kind, Link, POLICIES, Relation};
-pub use runs::{Claim, Run};
+pub use runs::{Claim, Run, Share};
 pub use store::Store;
 pub use trust::{Floor, Trust};

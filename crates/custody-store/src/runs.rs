@@ -26,13 +26,25 @@ pub struct Run {
     pub manifest: Option<StatementId>,
 }
 
-/// The exclusive right to run one task. It ends with this value or with the process, whichever is
+/// How a task is claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// One machine does it, once.
+    Whole,
+    /// Several machines do it, each for itself. Whether one has done its part, the evidence says: a person
+    /// may have set its result aside.
+    Part,
+}
+
+/// The exclusive right to run one task, or one machine's part of it. It ends with this value or with the process, whichever is
 /// first: the operating system holds it, as a lock on a file (`flock(2)`), which unlike a recorded
 /// process id also tells the living from the dead across containers.
 #[derive(Debug)]
 #[must_use = "the right to run the task ends with this value"]
 pub struct Claim {
     task: StatementId,
+    who: String,
+    share: Share,
     interrupted: Option<String>,
     path: PathBuf,
     _lock: File,
@@ -53,12 +65,21 @@ impl Claim {
 
 impl Store {
     /// Claims a task. [`Code::StoreLocked`] while somebody runs it, [`Code::GateAlreadyExecuted`]
-    /// once it was ended here. That it was begun is durable when this returns.
-    pub fn begin_run(&self, task: StatementId, who: &str) -> Result<Claim, Refusal> {
-        let path = self.directory().join("runs").join(task.to_string());
+    /// once it was ended here as a whole. That it was begun is durable when this returns.
+    pub fn begin_run(&self, task: StatementId, who: &str, share: Share) -> Result<Claim, Refusal> {
+        let name = match share {
+            Share::Whole => task.to_string(),
+            // a name is no file name
+            Share::Part => format!("{task}-{}", Sha256::of(who.as_bytes())),
+        };
+        let path = self.directory().join("runs").join(name);
         let Some(lock) = lock(&path).map_err(|error| failed(&path, error))? else {
-            let holder =
-                self.run(task)?.map_or_else(|| "another process".to_owned(), |run| run.who);
+            let whole = (share == Share::Whole).then(|| self.run(task)).transpose()?.flatten();
+            let holder = match (share, whole) {
+                (Share::Part, _) => who.to_owned(),
+                (Share::Whole, Some(run)) => run.who,
+                (Share::Whole, None) => "another process".to_owned(),
+            };
             return Err(Refusal::new(
                 Code::StoreLocked,
                 format!("task {task}"),
@@ -67,11 +88,18 @@ impl Store {
             ));
         };
         let interrupted = self.write(|db| {
-            let before = undone(db, task)?;
+            let before = match share {
+                Share::Whole => undone(db, task)?,
+                Share::Part => part(db, task, who)?.filter(|run| run.manifest.is_none()),
+            };
+            if let Some(run) = &before {
+                db.prepare_cached("DELETE FROM run WHERE task = ? AND who = ?")?
+                    .execute(params![task.0.as_bytes(), run.who])?;
+            }
             save(db, &Run { task, who: who.to_owned(), manifest: None })?;
             Ok(before.map(|run| run.who))
         })?;
-        Ok(Claim { task, interrupted, path, _lock: lock })
+        Ok(Claim { task, who: who.to_owned(), share, interrupted, path, _lock: lock })
     }
 
     /// Ends a run: its manifest is added to the evidence and the task counts as done, both or
@@ -84,7 +112,10 @@ impl Store {
             return Err(Refusal::new(Code::ChainTaskMismatch, at, expected, "none"));
         }
         self.write(|db| {
-            let run = undone(db, claim.task)?;
+            let run = match claim.share {
+                Share::Whole => undone(db, claim.task)?,
+                Share::Part => part(db, claim.task, &claim.who)?,
+            };
             let run = run.ok_or_else(|| {
                 corrupt(format_args!("run of task {}", claim.task), "the run", "nothing")
             })?;
@@ -94,16 +125,21 @@ impl Store {
         fs::remove_file(&claim.path).map_err(|error| failed(&claim.path, error))
     }
 
-    /// The run of this task, if it was begun here.
+    /// The run of this task, if it was begun here; where several machines do it, that of one of them.
     pub fn run(&self, task: StatementId) -> Result<Option<Run>, Refusal> {
         self.read(|db| load(db, task))
+    }
+
+    /// This machine's run of the task, if it was begun here.
+    pub fn run_of(&self, task: StatementId, who: &str) -> Result<Option<Run>, Refusal> {
+        self.read(|db| part(db, task, who))
     }
 
     /// All tasks that were begun here, by task id.
     pub fn runs(&self) -> Result<Vec<Run>, Refusal> {
         self.read(|db| {
             let mut query =
-                db.prepare_cached("SELECT task, who, manifest, seal FROM run ORDER BY task")?;
+                db.prepare_cached("SELECT task, who, manifest, seal FROM run ORDER BY task, who")?;
             let runs = query.query_map([], read)?;
             runs.map(|run| checked(run?)).collect()
         })
@@ -152,8 +188,15 @@ fn save(db: &Transaction<'_>, run: &Run) -> Result<(), Fault> {
 
 fn load(db: &Transaction<'_>, task: StatementId) -> Result<Option<Run>, Fault> {
     let mut query =
-        db.prepare_cached("SELECT task, who, manifest, seal FROM run WHERE task = ?")?;
+        db.prepare_cached("SELECT task, who, manifest, seal FROM run WHERE task = ? ORDER BY who")?;
     query.query_row([task.0.as_bytes()], read).optional()?.map(checked).transpose()
+}
+
+fn part(db: &Transaction<'_>, task: StatementId, who: &str) -> Result<Option<Run>, Fault> {
+    let mut query =
+        db.prepare_cached("SELECT task, who, manifest, seal FROM run WHERE task = ? AND who = ?")?;
+    let found = query.query_row(params![task.0.as_bytes(), who], read).optional()?;
+    found.map(checked).transpose()
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<(Run, [u8; 32])> {

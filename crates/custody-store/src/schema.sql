@@ -40,12 +40,14 @@ CREATE TABLE trust (
     seal BLOB NOT NULL
 ) STRICT;
 
--- A task that somebody began to run here, and the manifest that ended it.
+-- A task that somebody began to run here, and the manifest that ended it. There are several rows of one
+-- task where several machines do it, each for itself.
 CREATE TABLE run (
-    task BLOB PRIMARY KEY,
+    task BLOB NOT NULL,
     who TEXT NOT NULL,
     manifest BLOB,
-    seal BLOB NOT NULL
+    seal BLOB NOT NULL,
+    PRIMARY KEY (task, who)
 ) STRICT, WITHOUT ROWID;
 
 -- One row: how many transactions changed something, as the file `generation` says too.

@@ -20,7 +20,7 @@ const DATABASE: &str = "custody.sqlite";
 /// "CUST", where SQLite keeps the kind of a file.
 const APPLICATION_ID: i32 = 0x4355_5354;
 /// Version of the schema. Another one is refused until there is a migration.
-const SCHEMA_VERSION: i32 = 2;
+const SCHEMA_VERSION: i32 = 3;
 /// How long a writer waits for another one.
 const PATIENCE: Duration = Duration::from_secs(5);
 

@@ -1,6 +1,8 @@
 //! One file per kind of document. Each says which rules hold for it.
 
 pub(crate) mod authorization;
+pub(crate) mod builders;
+pub(crate) mod environment;
 pub(crate) mod manifest;
 pub(crate) mod subject;
 pub(crate) mod summary;

@@ -14,6 +14,7 @@ use custody_core::statement::{Artifact, Label, Manifest, Statement};
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 
+use crate::enrolled::{Certificate, Enrolled, keyring};
 use crate::evidence::Evidence;
 use crate::judge::MAX_STATEMENTS;
 use crate::trust::PolicyChain;
@@ -57,6 +58,13 @@ impl<'e> Docket<'e> {
         Self { case: Case { asked, policies, evidence, now: latest, clock: now, opened, too_many } }
     }
 
+    /// The certificate of this id, if all that must hold of it does under the newest policy at the
+    /// moment that the docket is for.
+    pub fn certificate(&self, id: StatementId) -> Result<Certificate, Refusal> {
+        self.case.fresh()?;
+        self.case.current_certificate(id)
+    }
+
     /// What could be read and was signed by a known key, by statement id.
     pub fn statements(&self) -> impl Iterator<Item = &Signed<Statement>> {
         self.case.opened.statements.values().filter_map(|opened| opened.as_ref().ok())
@@ -85,6 +93,7 @@ struct Opened {
     summaries: Vec<StatementId>,
     /// Which manifest lists which bytes, and at which place; sorted.
     products: Vec<(Sha256, StatementId, usize)>,
+    enrolled: Enrolled,
 }
 
 impl Opened {
@@ -97,6 +106,8 @@ impl Opened {
         let results =
             spread.map(&envelopes, |envelope| envelope.open::<Statement>(policies.keyring()));
         opened.statements = envelopes.iter().map(|envelope| envelope.id()).zip(results).collect();
+        opened.enrolled = Enrolled::of(&opened.statements, policies, spread);
+        opened.open_enrolled(&envelopes, policies, spread);
         for (id, result) in &opened.statements {
             match result.as_ref().map(Signed::unverified) {
                 Ok(Statement::Manifest(manifest)) => {
@@ -122,6 +133,43 @@ impl Opened {
         opened.products.sort_unstable();
         opened
     }
+
+    /// Opens again what says that a key signed it which only a certificate makes known.
+    fn open_enrolled(
+        &mut self,
+        envelopes: &[&Envelope],
+        policies: &PolicyChain,
+        spread: &impl Spread,
+    ) {
+        let signed: Vec<&Envelope> =
+            envelopes.iter().copied().filter(|envelope| self.enrolled.signed(envelope)).collect();
+        let opened = self.statements.values().filter_map(|opened| opened.as_ref().ok());
+        let known = keyring(policies, opened);
+        let again = spread.map(&signed, |envelope| envelope.open::<Statement>(&known));
+        self.statements.extend(signed.iter().map(|envelope| envelope.id()).zip(again));
+        for envelope in envelopes {
+            if let Some(refusal) = self.without_certificate(envelope) {
+                self.statements.insert(envelope.id(), Err(refusal));
+            }
+        }
+    }
+
+    /// A manifest by an unknown key may name a certificate that is not here. That is no more believed than
+    /// the rest of it, and says what to bring.
+    fn without_certificate(&self, envelope: &Envelope) -> Option<Refusal> {
+        let unknown = self.statements.get(&envelope.id())?.as_ref().err()?;
+        if unknown.code != Code::EnvKeyUnknown {
+            return None;
+        }
+        let Ok(Statement::Manifest(manifest)) = Statement::parse(envelope.unverified_payload())
+        else {
+            return None;
+        };
+        let id = manifest.enrolment.filter(|id| !self.statements.contains_key(id))?;
+        let expected = format!("the certificate {id} of the key that signed it");
+        let found = "it is not among the evidence";
+        Some(Refusal::new(Code::ChainLinkMissing, "signature", expected, found))
+    }
 }
 
 /// Everything that stays the same during one judgement.
@@ -141,6 +189,11 @@ impl Case<'_> {
     /// The same with another thing asked.
     pub(crate) fn asked(&self, asked: Asked) -> Self {
         Self { asked, ..self.clone() }
+    }
+
+    /// The certificates among the evidence.
+    pub(crate) fn enrolled(&self) -> &Enrolled {
+        &self.opened.enrolled
     }
 
     /// The statement of this id, signed by a known key and of the wanted kind. Who may have signed it
@@ -223,8 +276,12 @@ impl Case<'_> {
                 .filter_map(|product| product.steps.get(&manifest.step))
                 .any(|step| step.irrevocable)
         };
-        let mut found: Vec<_> = self
-            .makers(digests.sha256)
+        let makers: Vec<_> = self.makers(digests.sha256).collect();
+        if let [(signed, _, _)] = makers.as_slice() {
+            return Vec::from([signed.id()]);
+        }
+        let mut found: Vec<_> = makers
+            .into_iter()
             .map(|(signed, manifest, _)| {
                 let other = maker.is_some_and(|step| *step != manifest.step);
                 let stranger = !self.may_perform(signed, &manifest.step);
@@ -256,8 +313,9 @@ impl Case<'_> {
 
     fn lets_perform(&self, key: &KeyId, step: &Label) -> bool {
         self.policies.iter().any(|(_, policy)| {
-            let mut steps = policy.products.values().filter_map(|product| product.steps.get(step));
-            policy.owner(key).is_some_and(|owner| steps.any(|step| step.perform.contains(owner)))
+            let steps = || policy.products.values().filter_map(|product| product.steps.get(step));
+            let mut machines = policy.owner(key).into_iter().chain(self.enrolled_as(policy, key));
+            machines.any(|machine| steps().any(|step| step.perform.contains(machine)))
         })
     }
 

@@ -61,6 +61,8 @@ pub struct Expectation {
     /// The step that must have made a file. Without one, a file of a product that is published must
     /// come from a publication: what was built and not shipped is not what users should have.
     pub step: Option<Label>,
+    /// The machine that asks at the gate of a task, where several machines do it.
+    pub machine: Option<Label>,
 }
 
 impl Expectation {
@@ -72,6 +74,7 @@ impl Expectation {
             channel: Some(release.channel.clone()),
             instance: Some(release.instance.clone()),
             step: None,
+            machine: None,
         }
     }
 

@@ -14,6 +14,7 @@ extern crate alloc;
 
 mod checks;
 pub mod docket;
+pub mod enrolled;
 pub mod evidence;
 pub mod judge;
 pub mod policy;
@@ -23,6 +24,7 @@ mod walk;
 
 pub use checks::authorization::Tally;
 pub use docket::{Docket, InTurn, Spread};
+pub use enrolled::Certificate;
 pub use evidence::Evidence;
 pub use judge::{Expectation, Judge, Question, Subject, tally, verify};
 pub use policy::Policy;

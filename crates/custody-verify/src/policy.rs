@@ -3,6 +3,7 @@
 //! A [`Policy`] is whole and free of contradictions. Whether anybody signed it is the business of
 //! [`trust`](crate::trust).
 
+pub(crate) mod demand;
 mod text;
 
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -18,6 +19,8 @@ use custody_core::statement::Label;
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 use custody_machine::Platform;
+
+pub use self::demand::{AllowedImage, Demand, Standing};
 
 /// A fault in the text of a policy, with its place. Lines and columns count from 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +100,8 @@ pub struct Policy {
     pub principals: BTreeMap<Label, Principal>,
     /// What is known of the platforms of machines, by the name under which their word is cited.
     pub platforms: BTreeMap<Label, Platform>,
+    /// Certificates that never count again.
+    pub revoked_enrolments: BTreeSet<StatementId>,
     /// Groups of people.
     pub roles: BTreeMap<Label, BTreeSet<Label>>,
     /// What is released.
@@ -120,6 +125,19 @@ pub struct Principal {
     pub is_person: bool,
     /// The keys.
     pub keys: Vec<Key>,
+    /// How a machine's own keys are enrolled, if they are.
+    pub enrol: Option<Enrol>,
+}
+
+/// Who enrols a machine's own keys, and what must be proved for it.
+#[derive(Clone, Debug)]
+pub struct Enrol {
+    /// The machines whose certificates count.
+    pub by: BTreeSet<Label>,
+    /// What the platforms must have proved.
+    pub demands: Vec<Demand>,
+    /// How long a certificate may hold, in seconds.
+    pub max_certificate: u64,
 }
 
 /// A key of a principal.
@@ -135,6 +153,8 @@ pub struct Key {
     pub revoked: bool,
     /// A security key must have checked who touched it.
     pub user_verification: bool,
+    /// What holds of the machine whenever the key signs.
+    pub machine: BTreeMap<String, String>,
 }
 
 /// Something that is released.
@@ -201,6 +221,14 @@ pub struct Step {
     pub max_age: u64,
     /// The gates whose verification summaries replace walking further back.
     pub summaries: BTreeSet<Label>,
+    /// The container images that it may run in. Without any it runs in none.
+    pub images: Option<Vec<AllowedImage>>,
+    /// What must hold of its machine.
+    pub machine: Vec<Demand>,
+    /// How many machines must have made the same.
+    pub builders: NonZeroU32,
+    /// The facts in which those machines must differ.
+    pub builders_differ: BTreeSet<String>,
 }
 
 /// A step that inputs may come from.
@@ -251,6 +279,11 @@ impl Policy {
             .iter()
             .find(|entry| entry.key.id() == *key)
             .map(|entry| (owner, principal, entry))
+    }
+
+    /// What the policy says of the machine of a key.
+    pub(crate) fn tied(&self, key: &KeyId) -> Option<&BTreeMap<String, String>> {
+        self.entry(key).map(|(_, _, entry)| &entry.machine)
     }
 
     /// A moment at which the key is valid, as far as its window goes.
@@ -392,6 +425,11 @@ impl Step {
         self.destinations
             .iter()
             .any(|allowed| allowed == destination || below(allowed, destination))
+    }
+
+    /// Whether several machines must agree on what it makes.
+    pub fn is_shared(&self) -> bool {
+        self.builders > NonZeroU32::MIN
     }
 
     /// Whether an external file may come from there.

@@ -12,6 +12,7 @@ use custody_core::statement::{Artifact, ReleaseId, Summary, Task, VerificationRe
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 
+use crate::policy::Standing;
 use crate::walk::Trail;
 
 macro_rules! rules {
@@ -63,7 +64,7 @@ rules! {
     ManifestSource "manifest.source" "the source is the one that people approved";
     ManifestEnvironment "manifest.environment" "the machine is as the policy demands";
     ManifestTime "manifest.time" "the run fits between its task, its inputs and now";
-    ManifestSingle "manifest.single" "the task has one result";
+    ManifestSingle "manifest.single" "the task has one result, on which as many machines agree as the policy asks for";
     ManifestReceipt "manifest.receipt" "the transparency log has it";
     SummaryAccepted "summary.accepted" "a gate that the policy trusts has verified what lies behind";
 }
@@ -101,6 +102,17 @@ pub enum NodeKind {
     Authorization,
 }
 
+/// A fact about the machine of a manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MachineFact {
+    /// Its name, like `ec2.image-id`.
+    pub name: String,
+    /// How well it is known.
+    pub standing: Standing,
+    /// What it is, unless it is absent.
+    pub value: Option<String>,
+}
+
 /// One document of the chain, with what was checked of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
@@ -112,6 +124,8 @@ pub struct Node {
     pub title: String,
     /// Facts for people, in order: a word and what it is.
     pub facts: Vec<(&'static str, String)>,
+    /// What is known of the machine, by name, and how well.
+    pub machine: Vec<MachineFact>,
     /// The documents that it rests on.
     pub rests_on: Vec<StatementId>,
     /// The checks, in the order of the rules.
@@ -120,7 +134,15 @@ pub struct Node {
 
 impl Node {
     pub(crate) fn new(kind: NodeKind, id: Option<StatementId>, title: String) -> Self {
-        Self { kind, id, title, facts: Vec::new(), rests_on: Vec::new(), checks: Vec::new() }
+        Self {
+            kind,
+            id,
+            title,
+            facts: Vec::new(),
+            machine: Vec::new(),
+            rests_on: Vec::new(),
+            checks: Vec::new(),
+        }
     }
 
     pub(crate) fn check(&mut self, rule: Rule, result: Result<(), Refusal>) {
@@ -164,7 +186,11 @@ pub struct AcceptedInput {
 pub(crate) struct Outcomes {
     pub(crate) release: ReleaseId,
     pub(crate) task: Option<(StatementId, Task)>,
+    /// Whether other machines must do the task too.
+    pub(crate) shared: bool,
     pub(crate) inputs: Vec<AcceptedInput>,
+    /// Manifests that agree with those of the inputs.
+    pub(crate) agreeing: BTreeSet<StatementId>,
     pub(crate) artifacts: Vec<Artifact>,
 }
 
@@ -218,6 +244,16 @@ impl<'r> Accepted<'r> {
     /// The files that the task is given.
     pub fn inputs(&self) -> &'r [AcceptedInput] {
         &self.outcomes.inputs
+    }
+
+    /// The manifests of other machines that agree with those that made the files.
+    pub fn agreeing(&self) -> impl Iterator<Item = StatementId> + 'r {
+        self.outcomes.agreeing.iter().copied()
+    }
+
+    /// Whether several machines must do the task, each for itself.
+    pub const fn is_shared(&self) -> bool {
+        self.outcomes.shared
     }
 
     /// The files that the verdict is about, as their manifest lists them.
@@ -347,9 +383,18 @@ fn node_json(node: &Node) -> Value<'static> {
     let facts = node.facts.iter().map(|(word, value)| {
         Value::object([("is", Value::text(word)), ("value", Value::text(value))])
     });
+    let machine = node.machine.iter().map(|fact| {
+        Value::object([
+            ("fact", Value::text(&fact.name)),
+            ("standing", Value::text(fact.standing.name())),
+        ])
+        .with("value", fact.value.as_ref().map(Value::text))
+    });
+    let machine = (node.kind == NodeKind::Manifest).then(|| Value::list(machine));
     Value::object([("document", Value::text(&node.title))])
         .with("id", node.id.map(Value::text))
         .with("facts", Some(Value::list(facts)))
+        .with("machine", machine)
         .with("restsOn", Some(Value::list(node.rests_on.iter().map(Value::text))))
         .with("checks", Some(Value::list(node.checks.iter().map(check))))
 }

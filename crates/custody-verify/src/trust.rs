@@ -60,6 +60,7 @@ pub struct PolicyChain {
     newest: (StatementId, Policy),
     keyring: Keyring,
     revoked: BTreeMap<KeyId, (u64, Label)>,
+    revoked_enrolments: BTreeMap<StatementId, u64>,
     seen: Option<Time>,
 }
 
@@ -106,6 +107,7 @@ impl PolicyChain {
             newest: (pin, policy),
             keyring,
             revoked: BTreeMap::new(),
+            revoked_enrolments: BTreeMap::new(),
             seen: None,
         };
         chain.remember_revocations();
@@ -173,12 +175,25 @@ impl PolicyChain {
                     .or_insert_with(|| (policy.version, owner.clone()));
             }
         }
+        for id in &policy.revoked_enrolments {
+            self.revoked_enrolments.entry(*id).or_insert(policy.version);
+        }
     }
 
     /// The version that revoked the key, and its owner there. A revocation holds for ever, also where
     /// a later version does not list the key any more.
     pub fn revocation(&self, key: &KeyId) -> Option<(u64, &Label)> {
         self.revoked.get(key).map(|(version, owner)| (*version, owner))
+    }
+
+    /// The version that revoked the certificate, for ever too.
+    pub fn revoked_enrolment(&self, id: StatementId) -> Option<u64> {
+        self.revoked_enrolments.get(&id).copied()
+    }
+
+    /// Some version that lists the key, and its owner there.
+    pub fn owner(&self, key: &KeyId) -> Option<(u64, &Label)> {
+        self.iter().find_map(|(_, policy)| Some((policy.version, policy.owner(key)?)))
     }
 
     /// The longest chain from the pin through these envelopes. Policies that do not link to it are

@@ -2,6 +2,7 @@
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
+use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -11,6 +12,8 @@ use custody_core::envelope::StatementId;
 use custody_core::statement::{Manifest, Statement, Task};
 use custody_core::{Code, Refusal};
 
+use crate::checks::builders::Shared;
+use crate::checks::environment::Instances;
 use crate::checks::{Authority, Checked, authorization, manifest, subject, summary, task, whole};
 use crate::docket::Case;
 use crate::judge::{Expectation, MAX_MANIFESTS, MAX_STATEMENTS, shown};
@@ -24,9 +27,50 @@ pub(crate) struct Memo<'c> {
     authorities: BTreeMap<StatementId, Result<(Authority<'c>, Arc<Node>), Refusal>>,
     tasks: BTreeMap<StatementId, Arc<Checked>>,
     manifests: BTreeMap<StatementId, Arc<Checked>>,
+    instances: Option<Rc<Instances>>,
 }
 
 impl<'c> Memo<'c> {
+    /// Which keys were seen on which machines.
+    pub(crate) fn instances(&mut self, case: &'c Case<'_>) -> Rc<Instances> {
+        self.instances.get_or_insert_with(|| Rc::new(Instances::among(case))).clone()
+    }
+
+    /// The task of a manifest that several machines do, and how many.
+    pub(crate) fn shared(
+        &mut self,
+        case: &'c Case<'_>,
+        id: StatementId,
+    ) -> Option<(StatementId, usize)> {
+        let signed = case.statement(id, "manifest", Statement::as_manifest).ok()?;
+        let manifest = *signed.unverified();
+        let task = case.statement(manifest.task, "task", Statement::as_task).ok()?;
+        let authority = self.authority_of(case, manifest).ok()?;
+        let step = authority.product.step(&task.unverified().step).ok()?;
+        if !step.is_shared() {
+            return None;
+        }
+        Some((manifest.task, usize::try_from(step.builders.get()).unwrap_or(usize::MAX)))
+    }
+
+    /// The other machines' manifests that agree with this one, where its step is for several.
+    pub(crate) fn agreed(
+        &mut self,
+        case: &'c Case<'_>,
+        id: StatementId,
+    ) -> Result<Vec<StatementId>, Refusal> {
+        if self.shared(case, id).is_none() {
+            return Ok(Vec::new());
+        }
+        let signed = case.statement(id, "manifest", Statement::as_manifest)?;
+        let task_id = signed.unverified().task;
+        let task = case.statement(task_id, "task", Statement::as_task)?;
+        let task = *task.unverified();
+        let authority = self.authority(case, task.authorization)?;
+        let step = authority.product.step(&task.step)?;
+        Shared { id: task_id, task, step, authority: &authority }.agreed(case, self, id)
+    }
+
     /// What an authorization allows.
     pub(crate) fn authority(
         &mut self,
@@ -153,14 +197,18 @@ impl<'c, 'e, 'm> Walk<'c, 'e, 'm> {
             let authority = self.memo.authority(case, content.authorization)?;
             let release = authority.request.release.clone();
             subject.check(Rule::SubjectExpected, expect.check_release(&release));
-            let (inputs, origins) = task::gate_inputs(case, content, &authority)?;
-            task::gate_outputs(content, authority.product.step(&content.step)?, &inputs)?;
+            let (inputs, origins, agreeing) =
+                task::gate_inputs(case, self.memo, content, &authority)?;
+            let step = authority.product.step(&content.step)?;
+            task::gate_outputs(content, step, &inputs)?;
             vouched = self.plan_depth(content, &authority, &origins);
+            vouched |= self.plan_depth(content, &authority, &agreeing);
             let artifacts = inputs.iter().map(|input| input.artifact.clone()).collect();
-            Ok(Outcomes { release, task: Some((id, content.clone())), inputs, artifacts })
+            let (task, shared) = (Some((id, content.clone())), step.is_shared());
+            Ok(Outcomes { release, task, shared, inputs, agreeing, artifacts })
         });
         subject.check(Rule::GateInputs, outcomes.as_ref().map(|_| ()).map_err(Clone::clone));
-        subject.check(Rule::GateOnce, self.once(id));
+        subject.check(Rule::GateOnce, self.once(id, expect));
         if vouched {
             subject.check(Rule::SummaryAccepted, Ok(()));
         } else {
@@ -195,10 +243,17 @@ impl<'c, 'e, 'm> Walk<'c, 'e, 'm> {
         report(case, subject, trail, None)
     }
 
-    fn once(&mut self, id: StatementId) -> Result<(), Refusal> {
+    fn once(&mut self, id: StatementId, expect: &Expectation) -> Result<(), Refusal> {
         let signed = self.case.statement(id, "task", Statement::as_task)?;
-        let authority = self.memo.authority(self.case, signed.unverified().authorization)?;
-        manifest::once(self.case, id, &authority)
+        let task = *signed.unverified();
+        let authority = self.memo.authority(self.case, task.authorization)?;
+        match authority.product.step(&task.step) {
+            Ok(step) if step.is_shared() => {
+                let shared = Shared { id, task, step, authority: &authority };
+                shared.once(self.case, self.memo, expect.machine.as_ref())
+            }
+            _ => manifest::once(self.case, id, &authority),
+        }
     }
 
     /// A gate walks on from its inputs as far as the policy says: not at all, or to the source, or to
@@ -300,7 +355,9 @@ impl File<'_> {
             (Ok(artifact), Some(Ok(authority))) => Some(Outcomes {
                 release: authority.request.release.clone(),
                 task: None,
+                shared: false,
                 inputs: Vec::new(),
+                agreeing: BTreeSet::new(),
                 artifacts: Vec::from([(*artifact).clone()]),
             }),
             _ => None,

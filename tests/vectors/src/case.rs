@@ -244,7 +244,7 @@ fn question(question: &Question) -> Value<'static> {
         }
         Subject::Documents(_) => unreachable!("no case asks about a whole release"),
     };
-    let Expectation { product, version, channel, instance, step } = &question.expect;
+    let Expectation { product, version, channel, instance, step, machine: _ } = &question.expect;
     let text = |label: &Option<_>| label.as_ref().map(Value::text);
     let expect = Value::object([])
         .with("product", text(product))

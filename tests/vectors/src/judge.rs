@@ -261,6 +261,7 @@ fn chain(case: &mut Object<'_>, file: Files<'_>) -> Result<Result<(), Vec<Code>>
         channel: expected.optional_parsed("channel")?,
         instance: expected.optional_parsed("instance")?,
         step: expected.optional_parsed("step")?,
+        machine: None,
     };
     expected.finish()?;
     asked.finish()?;

@@ -319,6 +319,7 @@ impl Large {
             environment: vec![("os".into(), "linux".into())],
             attestations: Vec::new(),
             enrolment: None,
+            agreeing: Vec::new(),
             image: None,
             source: task.source,
             upstream: from.iter().map(|from| from.manifest).collect(),

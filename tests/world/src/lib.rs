@@ -67,6 +67,7 @@ pub struct Builder {
     rewrites: Vec<(String, Rewrite)>,
     signers: BTreeMap<String, Vec<String>>,
     policy: Option<String>,
+    also: Vec<(String, String)>,
 }
 
 macro_rules! typed_edits {
@@ -106,6 +107,13 @@ impl Builder {
     /// Lets others sign a statement.
     pub fn signed_by(mut self, name: &str, by: &[&str]) -> Self {
         self.signers.insert(name.into(), by.iter().map(ToString::to_string).collect());
+        self
+    }
+
+    /// Lets another machine do every task of a step too, and make the same. Its manifests are called like
+    /// `new/build/manifest/builder-2`.
+    pub fn also(mut self, step: &str, machine: &str) -> Self {
+        self.also.push((step.into(), machine.into()));
         self
     }
 
@@ -367,6 +375,12 @@ impl World {
                 origin: InputOrigin::External(uri.clone()),
             });
         }
+        let agreeing = upstream.iter().filter_map(|id| self.names.get(id)).flat_map(|used| {
+            let beside = format!("{used}/");
+            let others = self.envelopes.iter().filter(move |(name, _)| name.starts_with(&beside));
+            others.map(|(_, envelope)| envelope.id())
+        });
+        let agreeing = agreeing.collect();
         Manifest {
             artifacts: made,
             task: self.id(task_name),
@@ -377,6 +391,7 @@ impl World {
             environment: vec![("os".into(), "linux".into())],
             attestations: Vec::new(),
             enrolment: None,
+            agreeing,
             image: None,
             source: task.source.clone(),
             upstream,
@@ -404,7 +419,13 @@ impl World {
     ) -> StatementId {
         let name = format!("{prefix}/{}", task.step);
         self.add(&format!("{name}/task"), task, &["scheduler"]);
-        let made = made.iter().map(|(path, file)| artifact(path, &content(prefix, file))).collect();
+        let made: Vec<Artifact> =
+            made.iter().map(|(path, file)| artifact(path, &content(prefix, file))).collect();
+        let others = self.builder.also.clone();
+        for (_, other) in others.iter().filter(|(step, _)| name.ends_with(&format!("/{step}"))) {
+            let manifest = self.run(&format!("{name}/task"), other, started, made.clone());
+            self.add(&format!("{name}/manifest/{other}"), manifest, &[other]);
+        }
         let manifest = self.run(&format!("{name}/task"), machine, started, made);
         self.add(&format!("{name}/manifest"), manifest, &[machine])
     }

@@ -9,7 +9,7 @@ use custody_core::digest::{Digests, Hasher};
 use custody_core::encoding::base64;
 use custody_core::envelope::{Envelope, StatementId};
 use custody_core::sshsig::SshSignature;
-use custody_verify::report::{Node, NodeKind, Outcome, Rule};
+use custody_verify::report::{MachineFact, Node, NodeKind, Outcome, Rule};
 
 use super::markup::Markup;
 use super::words::{counted, number};
@@ -109,8 +109,8 @@ fn style_digest() -> String {
     base64(sha256.as_bytes())
 }
 
-fn row(page: &mut Markup, name: &'static str, value: &str) {
-    page.raw("<dt>").raw(name).element("</dt><dd>", value, "</dd>\n");
+fn row(page: &mut Markup, name: &str, value: &str) {
+    page.element("<dt>", name, "</dt>").element("<dd>", value, "</dd>\n");
 }
 
 fn verdict(page: &mut Markup, story: &Story<'_>) {
@@ -196,8 +196,8 @@ people and machines may do which of these things.</p>
 back through all of them and applied every rule at the end of this page to each. A verdict is good only if no check failed.
 This page shows what was found. It is no proof by itself: whoever has the file, the evidence and the identity of the
 policy can run <code>custody verify</code> and gets the same answer.</p>
-<p class=\"quiet\">Times are those that the signers wrote down, and what a manifest says of its machine's environment is that machine's own
-word.</p>
+<p class=\"quiet\">Times are those that the signers wrote down, and what is claimed of a machine is that machine's
+own word. What is verified of it, its platform signed.</p>
 ",
     );
 }
@@ -325,8 +325,11 @@ fn machines(page: &mut Markup, story: &Story<'_>) {
             .or_default()
             .entry(format!("performed {}", manifest.step))
             .or_default() += 1;
-        let environment: Vec<String> =
-            manifest.environment.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        let fact = |fact: &MachineFact| {
+            let value = fact.value.as_deref().unwrap_or_default();
+            format!("{}: {value} ({})", fact.name, fact.standing.name())
+        };
+        let environment: Vec<String> = node.machine.iter().map(fact).collect();
         environments.entry(name).or_default().insert(environment.join("\n"));
     }
     for (_, node) in story.nodes(NodeKind::Task) {
@@ -334,7 +337,7 @@ fn machines(page: &mut Markup, story: &Story<'_>) {
             *did.entry(name.to_owned()).or_default().entry("signed tasks".into()).or_default() += 1;
         }
     }
-    page.raw("<h2 id=\"machines\">Machines</h2>\n<table>\n<tr><th>machine</th><th>did</th><th>what it says of its environment</th></tr>\n");
+    page.raw("<h2 id=\"machines\">Machines</h2>\n<table>\n<tr><th>machine</th><th>did</th><th>what is known of it</th></tr>\n");
     for (name, acts) in did {
         page.element("<tr><td><b>", &name, "</b></td><td>");
         for (act, times) in acts {

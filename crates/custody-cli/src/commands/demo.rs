@@ -97,7 +97,15 @@ fn release(stage: &Stage<'_>) -> Result<Released, Error> {
         },
     )?;
     stage.custody(
-        &["run", "--all", &older.to_string(), "--repository", "source"],
+        &[
+            "run",
+            "--all",
+            &older.to_string(),
+            "--repository",
+            "source",
+            "--lend",
+            example::SIGNING_KEY,
+        ],
         stage.machines(&["builder", "signer"]),
     )?;
     let complete = stage.manifest_of(&tasks, "build")?;
@@ -117,7 +125,15 @@ fn release(stage: &Stage<'_>) -> Result<Released, Error> {
         },
     )?;
     stage.custody(
-        &["run", "--all", &authorization.to_string(), "--repository", "source"],
+        &[
+            "run",
+            "--all",
+            &authorization.to_string(),
+            "--repository",
+            "source",
+            "--lend",
+            example::SIGNING_KEY,
+        ],
         stage.machines(&["builder", "signer"]),
     )?;
 
@@ -157,7 +173,7 @@ struct Phase<'p> {
 /// Propose, sign off twice, authorize, plan. Gives the authorization and the planned tasks.
 fn phase(stage: &Stage<'_>, phase: &Phase<'_>) -> Result<(StatementId, stage::Answer), Error> {
     let destination = format!("destination={}", stage.destination());
-    let signing_key = format!("signing-key={}", stage.path("product/signing-key").display());
+    let signing_key = format!("signing-key={}", stage.path(example::SIGNING_KEY).display());
     let builds_on = phase.builds_on.map(|id| id.to_string());
     let mut propose = vec![
         "release",

@@ -62,6 +62,7 @@ enum KindArg {
     Summary,
     Intent,
     Resolution,
+    Enrolment,
     Other,
 }
 
@@ -77,6 +78,7 @@ impl From<KindArg> for Kind {
             KindArg::Summary => Self::Summary,
             KindArg::Intent => Self::Intent,
             KindArg::Resolution => Self::Resolution,
+            KindArg::Enrolment => Self::Enrolment,
             KindArg::Other => Self::Other,
         }
     }
@@ -93,6 +95,7 @@ fn kind_name(envelope: &Envelope) -> &'static str {
         Kind::Summary => "summary",
         Kind::Intent => "intent",
         Kind::Resolution => "resolution",
+        Kind::Enrolment => "enrolment",
         Kind::Other => "other",
     }
 }

@@ -3,12 +3,14 @@
 mod bundle;
 mod completions;
 mod demo;
+mod enrol;
 mod evidence;
 mod explain;
 mod graph;
 mod init;
 mod key;
 mod plan;
+mod platforms;
 mod policy;
 mod publish;
 mod release;
@@ -55,6 +57,9 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Verify a task, run it, and sign what it made
     Run(run::RunArgs),
+    /// Enrol keys that workers make for themselves
+    #[command(subcommand)]
+    Enrol(enrol::EnrolCommand),
     /// Verify everything, copy to where users get it, and record it
     Publish(publish::PublishArgs),
     /// Walk from a file back to its steps, machines, people and source
@@ -87,6 +92,7 @@ impl Custody {
             Command::Release(command) => release::run(&command, ui),
             Command::Plan(args) => plan::run(&args, ui),
             Command::Run(args) => run::run(&args, ui),
+            Command::Enrol(command) => enrol::run(&command, ui),
             Command::Publish(args) => publish::run(&args, ui),
             Command::Verify(args) => verify::run(&args, ui),
             Command::Graph(args) => graph::run(&args, ui),

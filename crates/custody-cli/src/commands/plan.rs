@@ -161,7 +161,8 @@ fn decided(
     policies: &PolicyChain,
     id: StatementId,
 ) -> Result<Vec<(Label, Envelope)>, Error> {
-    let manifest = statement(store, policies.keyring(), id, "manifest", Statement::as_manifest)?;
+    let keyring = custody_run::gate::keyring(store, policies)?;
+    let manifest = statement(store, &keyring, id, "manifest", Statement::as_manifest)?;
     let mut tasks = Vec::new();
     for artifact in &manifest.artifacts {
         let mut bytes = Vec::new();

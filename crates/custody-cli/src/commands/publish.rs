@@ -34,18 +34,20 @@ pub(crate) fn run(args: &PublishArgs, ui: &Ui) -> Result<(), Error> {
     }
     let store = args.store.open()?;
     let policies = trusted(&store, now()?)?;
-    let machines = Machines::open(&args.machine, &policies)?;
+    let machines = Machines::open(&args.machine, &store, &policies)?;
     let task = statement(&store, policies.keyring(), args.task, "task", Statement::as_task)?;
     let product = product_of(&store, &policies, &task)?;
     let (_, policy) = policies.newest();
-    let (name, signer) = machines.for_step(policy, product, &task.step)?;
+    let machine = machines.for_step(policy, product, &task.step)?;
     let cancelled = cancelled()?;
     let worker = Worker {
         store: &store,
-        signer,
-        name,
+        signer: &*machine.signer,
+        name: &machine.name,
+        certificate: machine.certificate,
         work: &args.machine.work,
         repository: None,
+        platforms: &machines.platforms,
         confinement: &Confinement::default(),
         engine: None,
         clock,

@@ -308,7 +308,10 @@ fn resolve(args: &ResolveArgs, ui: &Ui) -> Result<(), Error> {
     let resolve = match (args.supersede, args.intent) {
         (Some(manifest), _) => Resolve::Supersede(manifest),
         (None, Some(intent)) => Resolve::Resume(intent),
-        (None, None) => Resolve::Resume(in_doubt(&store, policies.keyring(), args.task)?),
+        (None, None) => {
+            let keyring = gate::keyring(&store, &policies)?;
+            Resolve::Resume(in_doubt(&store, &keyring, args.task)?)
+        }
     };
     let resolution = Resolution {
         task: args.task,

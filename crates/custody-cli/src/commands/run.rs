@@ -1,26 +1,30 @@
 //! `custody run`
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use clap::Args;
 use custody_core::envelope::StatementId;
 use custody_core::json::Value;
+use custody_core::key::KeyId;
 use custody_core::statement::{Label, Origin, Statement, Task};
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 use custody_run::container::Engine;
-use custody_run::execute::User;
+use custody_run::execute::{Confiner, User};
+use custody_run::gate::{self, AllCores};
+use custody_run::measure::platform::Platform;
 use custody_run::run::Worker;
 use custody_run::users::Users;
-use custody_sign::Signer;
-use custody_store::{Relation, Store};
+use custody_sign::{KeySource, Signer};
+use custody_store::{Relation, Store, bundle};
 use custody_verify::policy::Product;
-use custody_verify::{Policy, PolicyChain};
+use custody_verify::{Certificate, Docket, Evidence, Policy, PolicyChain};
 
-use crate::context::{PassphraseArgs, StoreArgs, now, open_key, statement, trusted};
+use super::platforms::PlatformArgs;
+use crate::context::{PassphraseArgs, StoreArgs, now, open_key, read, statement, trusted};
 use crate::error::Error;
 use crate::ui::{GOOD, Ui};
 
@@ -66,6 +70,38 @@ pub(crate) struct MachineArgs {
     /// `unix:///PATH` of Podman's or Docker's socket, runc or crun; by default the first that is there
     #[arg(long, value_name = "ENGINE")]
     pub(super) engine: Option<Engine>,
+    /// Let commands read this file or directory of the machine too, say a signing key of the product;
+    /// manifests say that something was lent
+    #[arg(long = "lend", value_name = "PATH")]
+    lent: Vec<PathBuf>,
+    /// Let commands read and write this directory of the machine too, say for caches; they are not in
+    /// a sandbox then, and manifests say so
+    #[arg(long = "share", value_name = "DIR")]
+    shared: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(super) platforms: PlatformArgs,
+}
+
+impl MachineArgs {
+    fn users(&self, store: &Path) -> Result<Users, Error> {
+        let users =
+            if self.users.is_empty() { nobody().into_iter().collect() } else { self.users.clone() };
+        Ok(Users::new(&self.confiner(store)?, &users)?)
+    }
+
+    /// How commands are kept apart: by this program, and without a view of keys and store.
+    fn confiner(&self, store: &Path) -> Result<Confiner, Error> {
+        let whole = |path: &PathBuf| path.canonicalize().map_err(Error::io(path));
+        let keys = self.keys.iter().map(PathBuf::from);
+        // what is no file is the place of a key elsewhere
+        let hidden = keys.filter(|key| key.exists()).chain([store.to_owned()]);
+        Ok(Confiner {
+            program: "/proc/self/exe".into(),
+            hidden: hidden.map(|path| whole(&path)).collect::<Result<_, _>>()?,
+            lent: self.lent.iter().map(whole).collect::<Result<_, _>>()?,
+            shared: self.shared.iter().map(whole).collect::<Result<_, _>>()?,
+        })
+    }
 }
 
 /// Whoever could read our keys runs no commands with them at hand: root steps down to nobody.
@@ -75,51 +111,116 @@ fn nobody() -> Option<User> {
 }
 
 fn parse_user(text: &str) -> Result<User, String> {
-    let ids =
+    let ids: Option<(u32, u32)> =
         text.split_once(':').and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
-    ids.map(|(uid, gid)| User { uid, gid })
+    // the highest number stands for none
+    ids.filter(|&(uid, gid)| uid.max(gid) < u32::MAX)
+        .map(|(uid, gid)| User { uid, gid })
         .ok_or_else(|| "write two numbers, like 65534:65534".into())
 }
 
 /// The machines whose keys are at hand.
 pub(super) struct Machines {
-    signers: Vec<(Label, Box<dyn Signer>)>,
-    users: Users,
+    machines: Vec<Machine>,
+    pub(super) platforms: Vec<Platform>,
+}
+
+/// A machine whose key is at hand.
+pub(super) struct Machine {
+    pub(super) name: Label,
+    pub(super) signer: Box<dyn Signer>,
+    /// The certificate of the key and when it ends, where the policy does not list the key.
+    pub(super) certificate: Option<(StatementId, Time)>,
+}
+
+impl Machine {
+    fn open(
+        key: &str,
+        passphrase: &PassphraseArgs,
+        store: &Store,
+        policies: &PolicyChain,
+    ) -> Result<Self, Error> {
+        let signer = open_key(key, passphrase)?;
+        let (_, policy) = policies.newest();
+        if let Some(owner) = policy.owner(&signer.public_key().id()) {
+            return Ok(Self { name: owner.clone(), signer, certificate: None });
+        }
+        let path = match KeySource::parse(key)? {
+            KeySource::File(path) => Some(certificate_beside(&path)).filter(|path| path.exists()),
+            _ => None,
+        };
+        let path = path.ok_or_else(|| {
+            Refusal::new(
+                Code::EnvKeyUnknown,
+                format!("--key {key}"),
+                "a key that the policy lists, or with a certificate in KEY.cert.jsonl",
+                signer.public_key().to_openssh(),
+            )
+        })?;
+        let within = |refusal: Refusal| refusal.within(&path.display().to_string());
+        let (id, certificate) = certificate(&path, signer.public_key().id(), store, policies)
+            .map_err(|error| match error {
+                Error::Refused(refusal) => within(refusal).into(),
+                other => other,
+            })?;
+        let certificate_ends = Some((id, certificate.until));
+        Ok(Self { name: certificate.machine, signer, certificate: certificate_ends })
+    }
+}
+
+/// Where the certificate of a key in a file is.
+pub(super) fn certificate_beside(key: &Path) -> PathBuf {
+    key.with_added_extension("cert.jsonl")
+}
+
+/// Reads the certificate of a key and puts it into the store, if it holds now.
+fn certificate(
+    path: &Path,
+    key: KeyId,
+    store: &Store,
+    policies: &PolicyChain,
+) -> Result<(StatementId, Certificate), Error> {
+    let envelopes = bundle::read(&read(path)?)?;
+    let [envelope] = envelopes.as_slice() else {
+        let (expected, found) = ("one certificate", envelopes.len().to_string());
+        return Err(Refusal::new(Code::ParseCountExceeded, "", expected, found).into());
+    };
+    let others = store.get_many(&gate::certificates_of(store, [key])?)?.into_iter().flatten();
+    let evidence: Evidence = others.chain([envelope.clone()]).collect();
+    let docket = Docket::open(&evidence, policies, now()?, &AllCores);
+    let certificate = docket.certificate(envelope.id())?;
+    if certificate.key != key {
+        let (expected, found) = (key.to_string(), certificate.key.to_string());
+        return Err(Refusal::new(Code::WorkerIdentityMismatch, "key", expected, found).into());
+    }
+    store.add(std::slice::from_ref(envelope))?;
+    Ok((envelope.id(), certificate))
 }
 
 impl Machines {
-    pub(super) fn open(args: &MachineArgs, policies: &PolicyChain) -> Result<Self, Error> {
-        let (_, policy) = policies.newest();
-        let mut signers = Vec::new();
-        for key in &args.keys {
-            let signer = open_key(key, &args.passphrase)?;
-            let owner = policy.owner(&signer.public_key().id()).cloned().ok_or_else(|| {
-                Refusal::new(
-                    Code::EnvKeyUnknown,
-                    format!("--key {key}"),
-                    "a key that the policy lists",
-                    signer.public_key().to_openssh(),
-                )
-            })?;
-            signers.push((owner, signer));
-        }
-        let users =
-            if args.users.is_empty() { nobody().into_iter().collect() } else { args.users.clone() };
-        Ok(Self { signers, users: Users::probe(&users)? })
+    pub(super) fn open(
+        args: &MachineArgs,
+        store: &Store,
+        policies: &PolicyChain,
+    ) -> Result<Self, Error> {
+        let machine = |key: &String| Machine::open(key, &args.passphrase, store, policies);
+        let machines = args.keys.iter().map(machine).collect::<Result<_, _>>()?;
+        let platforms = args.platforms.platforms()?;
+        Ok(Self { machines, platforms })
     }
 
     /// The machine at hand that the policy lets perform the step.
-    pub(super) fn for_step(
-        &self,
+    pub(super) fn for_step<'m>(
+        &'m self,
         policy: &Policy,
-        product: &Product,
+        product: &'m Product,
         step: &Label,
-    ) -> Result<(&Label, &dyn Signer), Error> {
+    ) -> Result<&'m Machine, Error> {
         let allowed = &product.step(step)?.perform;
-        let found = self.signers.iter().find(|(owner, _)| allowed.contains(owner));
-        found.map(|(owner, signer)| (owner, &**signer)).ok_or_else(|| {
+        self.allowed(allowed).next().ok_or_else(|| {
             let names: Vec<&str> = allowed.iter().map(Label::as_str).collect();
-            let held: Vec<&str> = self.signers.iter().map(|(owner, _)| owner.as_str()).collect();
+            let held: Vec<&str> =
+                self.machines.iter().map(|machine| machine.name.as_str()).collect();
             let at = format!("step {step} under policy {}", policy.version);
             Refusal::new(
                 Code::WorkerPoolForbidden,
@@ -129,6 +230,10 @@ impl Machines {
             )
             .into()
         })
+    }
+
+    fn allowed<'m>(&'m self, perform: &'m BTreeSet<Label>) -> impl Iterator<Item = &'m Machine> {
+        self.machines.iter().filter(|machine| perform.contains(&machine.name))
     }
 }
 
@@ -160,12 +265,13 @@ pub(crate) fn run(args: &RunArgs, ui: &Ui) -> Result<(), Error> {
     }
     let store = args.store.open()?;
     let policies = trusted(&store, now()?)?;
-    let machines = Machines::open(&args.machine, &policies)?;
+    let machines = Machines::open(&args.machine, &store, &policies)?;
     let performance = Performance {
         args: &args.machine,
         store: &store,
         policies: &policies,
         machines: &machines,
+        users: args.machine.users(&args.store.store)?,
         cancelled: cancelled()?,
         ui,
     };
@@ -187,6 +293,7 @@ struct Performance<'p> {
     store: &'p Store,
     policies: &'p PolicyChain,
     machines: &'p Machines,
+    users: Users,
     cancelled: Arc<AtomicBool>,
     ui: &'p Ui,
 }
@@ -196,11 +303,48 @@ impl Performance<'_> {
         statement(self.store, self.policies.keyring(), id, "task", Statement::as_task)
     }
 
+    fn is_shared(&self, task: &Task) -> Result<bool, Error> {
+        let product = product_of(self.store, self.policies, task)?;
+        Ok(product.step(&task.step)?.is_shared())
+    }
+
+    /// Where several machines do the task: the one at hand that has not done its part.
+    fn free(&self, id: StatementId, task: &Task) -> Result<Option<&Machine>, Error> {
+        let product = product_of(self.store, self.policies, task)?;
+        let step = product.step(&task.step)?;
+        if !step.is_shared() {
+            return Ok(None);
+        }
+        for machine in self.machines.allowed(&step.perform) {
+            let run = self.store.run_of(id, machine.name.as_str())?;
+            if run.is_none_or(|run| run.manifest.is_none()) {
+                return Ok(Some(machine));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Runs the task as every machine at hand that is to do it.
+    fn each(&self, id: StatementId) -> Result<StatementId, Error> {
+        let task = self.task(id)?;
+        let mut manifest = self.one(id, false)?;
+        // what one machine made may be enough, as another command did the rest meanwhile
+        while self.free(id, &task)?.is_some()
+            && gate::agreement(self.store, manifest, now()?).is_err()
+        {
+            manifest = self.one(id, false)?;
+        }
+        Ok(manifest)
+    }
+
     fn one(&self, id: StatementId, live: bool) -> Result<StatementId, Error> {
         let task = self.task(id)?;
         let product = product_of(self.store, self.policies, &task)?;
         let (_, policy) = self.policies.newest();
-        let (name, signer) = self.machines.for_step(policy, product, &task.step)?;
+        let machine = match self.free(id, &task)? {
+            Some(machine) => machine,
+            None => self.machines.for_step(policy, product, &task.step)?,
+        };
         let repository = self
             .args
             .repository
@@ -208,13 +352,15 @@ impl Performance<'_> {
             .map(|path| path.canonicalize().map_err(Error::io(path)))
             .transpose()?;
         let repository = repository.map(|path| path.display().to_string());
-        let turn = self.machines.users.take(&self.cancelled)?;
+        let turn = self.users.take(&self.cancelled)?;
         let worker = Worker {
             store: self.store,
-            signer,
-            name,
+            signer: &*machine.signer,
+            name: &machine.name,
+            certificate: machine.certificate,
             work: &self.args.work,
             repository: repository.as_deref(),
+            platforms: &self.machines.platforms,
             confinement: turn.confinement(),
             engine: self.args.engine.as_ref(),
             clock,
@@ -251,8 +397,18 @@ impl Performance<'_> {
         }
         let bar = self.ui.bar(u64::try_from(waiting.len()).unwrap_or_default(), "running tasks");
         let mut done: BTreeMap<StatementId, StatementId> = BTreeMap::new();
-        for id in waiting.keys() {
-            if let Some(manifest) = self.store.run(*id)?.and_then(|run| run.manifest) {
+        let mut shared = BTreeSet::new();
+        for (id, task) in &waiting {
+            if self.is_shared(task)? {
+                shared.insert(*id);
+            }
+            let Some(manifest) = self.store.run(*id)?.and_then(|run| run.manifest) else {
+                continue;
+            };
+            if !shared.contains(id)
+                || self.free(*id, task)?.is_none()
+                || gate::agreement(self.store, manifest, now()?).is_ok()
+            {
                 done.insert(*id, manifest);
             }
         }
@@ -274,6 +430,9 @@ impl Performance<'_> {
         });
         bar.finish_and_clear();
         let done = board.result()?;
+        for (_, manifest) in done.iter().filter(|(id, _)| shared.contains(id)) {
+            gate::agreement(self.store, *manifest, now()?)?;
+        }
         let text = format!("{GOOD}✓{GOOD:#} {} tasks done, {before} of them before", done.len());
         self.ui.result(&text, || {
             Value::list(done.iter().map(|(task, manifest)| {
@@ -286,7 +445,7 @@ impl Performance<'_> {
     fn work_off(&self, board: &Board, bar: &indicatif::ProgressBar) {
         while let Some((id, step)) = board.next(&self.cancelled) {
             self.ui.note(&format!("step {step} …"));
-            let result = self.one(id, false);
+            let result = self.each(id);
             bar.inc(1);
             board.end(id, result);
         }

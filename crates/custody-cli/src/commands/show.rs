@@ -3,14 +3,16 @@
 use std::path::Path;
 
 use clap::Args;
-use custody_core::envelope::{Envelope, StatementId};
+use custody_core::envelope::{Envelope, Payload as _, StatementId};
 use custody_core::json::Value;
 use custody_core::sshsig::SshSignature;
+use custody_core::statement::Statement;
 use custody_core::{Code, Refusal};
 use custody_store::{Relation, Store};
 
 use crate::context::{StoreArgs, read_envelope};
 use crate::error::Error;
+use crate::machine::described;
 use crate::tree::shown;
 use crate::ui::{BOLD, DIM, Ui};
 
@@ -69,6 +71,9 @@ fn describe(envelope: &Envelope, store: Option<&Store>) -> Result<String, Error>
     }
     text +=
         &format!("{DIM}nothing of this is verified: custody verify does that{DIM:#}\n\n{lines}");
+    if let Ok(Statement::Manifest(manifest)) = Statement::parse(envelope.unverified_payload()) {
+        text += &format!("\n{BOLD}the machine, as it says{BOLD:#}\n{}", described(&manifest));
+    }
     let incoming =
         store.map(|store| store.links_to(&envelope.id().0, None)).transpose()?.unwrap_or_default();
     if !incoming.is_empty() {
@@ -90,6 +95,8 @@ fn claimed_signer(sig: &[u8], keyid: Option<&str>) -> String {
 const fn relation(relation: Relation) -> &'static str {
     match relation {
         Relation::SignoffRequest => "the request of a sign-off",
+        Relation::ManifestEnrolment => "the certificate of a manifest's key",
+        Relation::EnrolmentKey => "the key of a certificate",
         Relation::ManifestTask => "the task of a manifest",
         Relation::IntentTask => "the task of an intent",
         Relation::ResolutionTask => "the task of a resolution",

@@ -126,6 +126,9 @@ fn head_text(row: &Row) -> String {
 
 fn row_text(row: &Row) -> String {
     let mut text = head_text(row);
+    if let Some(machine) = &row.machine {
+        text += &format!("    {machine}\n");
+    }
     for file in row.files.iter().filter(|file| file.affected).take(LISTED) {
         text += &format!("    {}  {}\n", file.sha256, shown(&file.name));
     }

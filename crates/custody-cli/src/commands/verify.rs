@@ -407,7 +407,7 @@ pub(super) fn last_manifests<'d>(
             .filter_map(|signed| Some((signed.id(), signed.unverified().as_manifest()?)))
     };
     let used: BTreeSet<StatementId> =
-        manifests().flat_map(|(_, manifest)| manifest.upstream.iter().copied()).collect();
+        manifests().flat_map(|(_, manifest)| manifest.named()).collect();
     manifests().filter(move |(id, _)| !used.contains(id))
 }
 

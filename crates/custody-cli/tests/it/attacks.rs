@@ -98,9 +98,14 @@ fn a_command_says_nothing_in_the_manifest() {
     assert_eq!(content.task.to_string(), task);
     let measured = [
         "architecture",
+        "capabilities",
+        "filesystem",
         "hostname",
+        "interactive",
         "isolation",
         "kernel",
+        "landlock",
+        "limits",
         "machine",
         "network",
         "os",

@@ -280,6 +280,7 @@ fn the_caller_has_no_say() {
     let line = line.replace("--store store", &format!("--store {}", store.display()));
     let line = line.replace("--work work", &format!("--work {}", work.display()));
     let line = line.replace("--repository source", &format!("--repository {}", source.display()));
+    let line = line.replace("--share room", &format!("--share {}", world.path("room").display()));
     let mut command = world.command(&format!("--json {line}"));
     let path = format!("{}:/usr/bin:/bin", world.path("evil").display());
     command
@@ -366,6 +367,43 @@ fn steps_reach_neither_keys_nor_the_store() {
     let who = world.read(&format!("store/artifacts/sha256/{}/{}", &digest[..2], &digest[2..]));
     assert!(who.starts_with("65534\n"), "{who}");
     assert!(!who.contains(&key) && !who.contains("wrote") && !who.contains("touched"), "{who}");
+}
+
+/// Who uses up more than the task allows has made nothing.
+#[test]
+fn a_step_keeps_within_its_limits() {
+    let world = World::fresh();
+    for (limits, within, beyond, code) in [
+        (
+            "memory = \"100M\"",
+            "head -c 10000000 /dev/zero | tail -c 9000000 | wc -c > dist/x",
+            "head -c 400000000 /dev/zero | tail -c 390000000 | wc -c > dist/x; test $(cat dist/x) = 390000000",
+            "command",
+        ),
+        (
+            "processes = 12",
+            "for i in $(seq 3); do sleep 0.1 & done; wait; : > dist/x",
+            "for i in $(seq 40); do sleep 0.5 & done; wait; : > dist/x",
+            "command",
+        ),
+        (
+            "output = \"1K\"",
+            "head -c 1024 /dev/zero > dist/x",
+            "head -c 1000 /dev/zero > dist/x; head -c 25 /dev/zero > dist/y",
+            "WORKER_LIMIT_EXCEEDED",
+        ),
+    ] {
+        let task = |command: &str| {
+            world.build_task(&format!("mkdir dist; {command}"), &format!("limits = {{ {limits} }}"))
+        };
+        world.run(&task(within)).done();
+        let before = world.list("manifest").len();
+        let said = world.run(&task(beyond));
+        assert_ne!(said.status, Some(0), "{said:#?}");
+        let json = said.json();
+        assert_eq!(json["code"].as_str().or(json["error"].as_str()), Some(code), "{said:#?}");
+        assert_eq!(world.list("manifest").len(), before, "{limits}");
+    }
 }
 
 /// `chain-source-revision`.

@@ -2,10 +2,13 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what goes wrong in a test fails it")]
 
 mod attacks;
+mod builders;
 mod chain;
 mod conformance;
 mod draft;
+mod enrol;
 mod gates;
+mod machine;
 mod openssh;
 mod path;
 mod pictures;

@@ -31,7 +31,7 @@ source = true
 outputs = ["dist/*"]
 deadline = "12h"
 "#;
-const PACK: &str = r#"
+pub(crate) const PACK: &str = r#"
 [steps.pack]
 phase = "promote"
 command = ["sh", "-c", '''mkdir dist && cat inputs/build/dist/* > dist/all.bin''']
@@ -607,7 +607,8 @@ impl World {
     pub(crate) fn machines(&self, keys: &[&str]) -> String {
         let keys: String = keys.iter().map(|key| format!("--key {} ", self.key(key))).collect();
         let user = if is_root() { format!("--user {NOBODY}:{NOBODY}") } else { String::new() };
-        format!("--store store --work work {keys} {user}")
+        // where steps leave their traces
+        format!("--store store --work work --share room {keys} {user}")
     }
 
     pub(crate) fn run_line(&self, task: &str) -> String {

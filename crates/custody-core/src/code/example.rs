@@ -84,6 +84,7 @@ examples! {
     WorkerIdentityMismatch "the identity document of one instance came with the key of another";
     WorkerIsolationMissing "a step that must run in a container was run without one";
     WorkerInteractive "a container was started with the engine's socket inside";
+    WorkerLimitExceeded "a step whose outputs may have 1 GiB wrote a core dump of 4 GiB into dist/";
     KeyUnavailable "the key file is where it was, and its passphrase was mistyped";
     WorkerKeyExposed "a key file was copied with mode 644";
     ArtDigestMismatch "one byte of a download is not what the publisher sent";

@@ -9,9 +9,9 @@ use alloc::vec::Vec;
 use super::parts::Label;
 use crate::digest::Sha256;
 use crate::encoding::{base64, base64_decode};
-use crate::json::Value;
+use crate::json::{self, Value};
 use crate::key::KeyId;
-use crate::limits::{ATTESTATION_BYTES, ATTESTATIONS};
+use crate::limits::{ATTESTATION_BYTES, ATTESTATIONS, REQUEST_BYTES, STRING_BYTES};
 use crate::{BASE_URI, Code, Refusal};
 
 /// Documents of one platform about one machine. They are bytes here: `custody-machine` reads them, and
@@ -28,6 +28,18 @@ impl Attestation {
     /// The part of this name.
     pub fn part(&self, name: &str) -> Option<&[u8]> {
         self.parts.iter().find(|(known, _)| known.as_str() == name).map(|(_, bytes)| &**bytes)
+    }
+
+    /// Reads one that stands in a file of its own.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Refusal> {
+        Self::read(json::parse(bytes, REQUEST_BYTES, STRING_BYTES)?, "attestation")
+    }
+
+    /// The attestation for a file of its own.
+    pub fn to_json(&self) -> String {
+        let mut json = self.write().to_pretty();
+        json.push('\n');
+        json
     }
 
     fn read(value: Value<'_>, at: &str) -> Result<Self, Refusal> {

@@ -84,7 +84,7 @@ impl Image {
 /// Names are data for an engine: a repository, and neither a tag nor a digest, which could say something
 /// else than the digest beside it.
 fn check_name(name: &str) -> Result<(), Refusal> {
-    let part = |part: &str| {
+    let is_part = |part: &str| {
         part.starts_with(|c: char| c.is_ascii_alphanumeric())
             && part.ends_with(|c: char| c.is_ascii_alphanumeric())
             && part.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
@@ -92,10 +92,10 @@ fn check_name(name: &str) -> Result<(), Refusal> {
     let (host, rest) = name.split_once('/').unwrap_or(("", name));
     let host_is_one = match host.split_once(':') {
         _ if host.is_empty() => !name.starts_with('/'),
-        None => part(host),
-        Some((host, port)) => part(host) && port.parse::<u16>().is_ok(),
+        None => is_part(host),
+        Some((host, port)) => is_part(host) && port.parse::<u16>().is_ok(),
     };
-    if name.len() <= 255 && host_is_one && rest.split('/').all(part) {
+    if name.len() <= 255 && host_is_one && rest.split('/').all(is_part) {
         return Ok(());
     }
     let shown: String = name.escape_default().take(120).collect();

@@ -2,6 +2,7 @@
 //! (<https://slsa.dev/spec/v1.1/provenance>) with a build type of our own.
 
 use alloc::borrow::ToOwned;
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -54,6 +55,9 @@ pub struct Manifest {
     pub source: Option<Source>,
     /// The manifests whose products were used.
     pub upstream: Vec<StatementId>,
+    /// The manifests of other builders that agree with those whose products were used, where a policy
+    /// asks for several builders.
+    pub agreeing: Vec<StatementId>,
     /// Every file that the step was given besides the source.
     pub inputs: Vec<UsedInput>,
     /// The worker, as a URI.
@@ -89,6 +93,7 @@ pub enum InputOrigin {
 }
 
 const UPSTREAM: &str = "manifest";
+const AGREEING: &str = "agreeing";
 const SOURCE: &str = "source";
 const IMAGE: &str = "image";
 const INPUT: &str = "input";
@@ -97,6 +102,7 @@ const DOWNLOAD: &str = "download";
 enum Dependency {
     Source(Source),
     Upstream(StatementId),
+    Agreeing(StatementId),
     Image(UsedImage),
     Input(UsedInput),
 }
@@ -107,6 +113,7 @@ fn read_dependency(value: Value<'_>, at: &str) -> Result<Dependency, Refusal> {
     match role.as_deref() {
         Some(SOURCE) => Source::from_descriptor(descriptor, at).map(Dependency::Source),
         Some(UPSTREAM) => descriptor.statement_id(at).map(Dependency::Upstream),
+        Some(AGREEING) => descriptor.statement_id(at).map(Dependency::Agreeing),
         Some(IMAGE) => UsedImage::from_descriptor(&descriptor, at).map(Dependency::Image),
         Some(DOWNLOAD) => {
             let uri = descriptor.uri.clone().ok_or_else(|| {
@@ -141,7 +148,7 @@ fn read_dependency(value: Value<'_>, at: &str) -> Result<Dependency, Refusal> {
         _ => Err(Refusal::new(
             Code::ChainInputUnaccounted,
             at,
-            "annotations.role source, manifest, image, input or download",
+            "annotations.role source, manifest, agreeing, image, input or download",
             format!("{role:?}"),
         )),
     }
@@ -193,10 +200,11 @@ impl Manifest {
         )
         .with("enrolment", self.enrolment.map(Value::text));
         let source = self.source.iter().map(|source| with_role(source.to_descriptor(), SOURCE));
-        let upstream = self
-            .upstream
-            .iter()
-            .map(|id| with_role(Descriptor::statement(UPSTREAM, *id), UPSTREAM));
+        let manifests = |role, ids: &[StatementId]| -> Vec<_> {
+            ids.iter().map(|id| with_role(Descriptor::statement(UPSTREAM, *id), role)).collect()
+        };
+        let upstream = manifests(UPSTREAM, &self.upstream).into_iter();
+        let agreeing = manifests(AGREEING, &self.agreeing).into_iter();
         let image = self.image.iter().map(|image| with_role(image.to_descriptor(), IMAGE));
         let inputs = self.inputs.iter().map(UsedInput::write);
         Value::object([
@@ -205,7 +213,7 @@ impl Manifest {
             ("internalParameters", internal),
             (
                 "resolvedDependencies",
-                Value::list(source.chain(upstream).chain(image).chain(inputs)),
+                Value::list(source.chain(upstream).chain(agreeing).chain(image).chain(inputs)),
             ),
         ])
     }
@@ -223,6 +231,20 @@ impl Manifest {
             ),
             ("byproducts", Value::list(self.log.iter().map(Artifact::write))),
         ])
+    }
+
+    /// The manifests that it names: whose products were used, and what agrees with them.
+    pub fn named(&self) -> impl Iterator<Item = StatementId> + '_ {
+        self.upstream.iter().chain(&self.agreeing).copied()
+    }
+
+    /// Whether it lists the same files as another one: names, sizes and digests.
+    pub fn agrees(&self, other: &Self) -> bool {
+        let twins: BTreeMap<_, _> = other.artifacts.iter().map(|twin| (&twin.name, twin)).collect();
+        let same = |artifact: &Artifact| {
+            twins.get(&artifact.name).is_some_and(|twin| twin.same_bytes(artifact))
+        };
+        self.artifacts.len() == other.artifacts.len() && self.artifacts.iter().all(same)
     }
 
     /// The product of this name.
@@ -278,6 +300,7 @@ impl Predicate for Manifest {
             image: None,
             source: None,
             upstream: Vec::new(),
+            agreeing: Vec::new(),
             inputs: Vec::new(),
             builder: builder.text("id")?,
             invocation: metadata.text("invocationId")?,
@@ -322,6 +345,7 @@ impl Predicate for Manifest {
                     ));
                 }
                 Dependency::Upstream(id) => manifest.upstream.push(id),
+                Dependency::Agreeing(id) => manifest.agreeing.push(id),
                 Dependency::Input(input) => manifest.inputs.push(input),
             }
         }

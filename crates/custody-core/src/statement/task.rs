@@ -118,6 +118,13 @@ pub struct External {
 }
 
 impl Input {
+    /// Whether a file at this place under `inputs/` can come from here.
+    pub fn gives(&self, place: &ArtifactName) -> bool {
+        let inner = place.as_str().strip_prefix(self.directory.as_str());
+        let name = inner.and_then(|inner| inner.strip_prefix('/')?.parse::<ArtifactName>().ok());
+        name.is_some_and(|name| self.patterns.iter().any(|pattern| pattern.matches(&name)))
+    }
+
     fn read(value: Value<'_>, at: &str) -> Result<Self, Refusal> {
         let mut object = value.into_object(at)?;
         let origin = match (object.optional_parsed("task")?, object.optional_parsed("manifest")?) {

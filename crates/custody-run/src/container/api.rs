@@ -347,11 +347,6 @@ fn podman(container: &Container<'_>, image: &UsedImage) -> Value {
             "options": ["rbind", "rprivate", "nosuid", "nodev", access],
         })
     });
-    let tmp = json!({
-        "type": "tmpfs", "source": "tmpfs", "destination": "/tmp",
-        "options": ["nosuid", "nodev", "mode=1777", "notmpcopyup"],
-    });
-    let mounts: Vec<Value> = mounts.into_iter().chain([tmp]).collect();
     let mut resources = json!({ "pids": { "limit": container.processes() } });
     if let Some(memory) = container.limits.memory {
         resources["memory"] = json!({ "limit": memory, "swap": memory });
@@ -411,7 +406,6 @@ fn docker(container: &Container<'_>, image: &UsedImage, known: &Value) -> Value 
         "Volumes": {},
         "HostConfig": {
             "Mounts": mounts,
-            "Tmpfs": { "/tmp": "rw,nosuid,nodev,exec,mode=1777" },
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges"],
             "Privileged": false,

@@ -240,7 +240,6 @@ fn config(container: &Container<'_>) -> Value {
         mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
         mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
-        mount("/tmp", "tmpfs", &["nosuid", "nodev", "mode=1777"]),
     ];
     let own = container.mounts().map(|(from, to, writable)| {
         let access = if writable { "rw" } else { "ro" };

@@ -78,31 +78,37 @@ impl S3Config {
 }
 
 fn parse_endpoint(text: &str) -> Result<Url, Refusal> {
-    let refusal = |found: String| {
-        Refusal::new(
-            Code::GateDestinationForbidden,
-            "environment variable AWS_ENDPOINT_URL",
-            "https://host[:port], or http:// for this machine",
-            found,
-        )
-    };
-    let url = Url::parse(text).map_err(|error| refusal(error.to_string()))?;
-    let here = match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    };
-    let secure = url.scheme() == "https" || url.scheme() == "http" && here;
+    endpoint(text).map_err(|(expected, found)| {
+        let at = "environment variable AWS_ENDPOINT_URL";
+        Refusal::new(Code::GateDestinationForbidden, at, expected, found)
+    })
+}
+
+/// A server that is spoken to over TLS, or on this very machine; otherwise what was expected and found.
+pub(crate) fn endpoint(text: &str) -> Result<Url, (&'static str, String)> {
+    let refused = |found: String| ("https://host[:port], or http:// for this machine", found);
+    let url = Url::parse(text).map_err(|error| refused(error.to_string()))?;
+    let secure = is_private(&url);
     let bare = url.username().is_empty()
         && url.password().is_none()
         && url.query().is_none()
         && url.fragment().is_none();
     match (secure, bare) {
         (true, true) => Ok(url),
-        (false, _) => Err(refusal(format!("{}:// to another machine", url.scheme()))),
-        (true, false) => Err(refusal("user information, a query or a fragment".to_owned())),
+        (false, _) => Err(refused(format!("{}:// to another machine", url.scheme()))),
+        (true, false) => Err(refused("user information, a query or a fragment".to_owned())),
     }
+}
+
+/// Whether nobody on the way can read or change what is said: over TLS, or within this very machine.
+pub(crate) fn is_private(url: &Url) -> bool {
+    let here = match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    url.scheme() == "https" || url.scheme() == "http" && here
 }
 
 #[derive(Debug)]

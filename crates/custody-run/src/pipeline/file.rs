@@ -7,11 +7,12 @@ use std::str::FromStr;
 use custody_core::digest::Digests;
 use custody_core::json::Value;
 use custody_core::name::{ArtifactName, Pattern};
-use custody_core::statement::{Artifact, External, Label};
+use custody_core::statement::{Artifact, External, Label, Limits};
 use custody_core::{Code, Refusal};
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::limits::LimitsTable;
 use super::template::Template;
 use super::{PIPELINE_TYPE, Pipeline, Step, StepInput, Upstream};
 use crate::execute::may_be_set;
@@ -45,6 +46,7 @@ struct StepTable {
     variables: BTreeMap<Text, Text>,
     #[serde(default)]
     network: bool,
+    limits: Option<LimitsTable>,
     #[serde(default)]
     source: bool,
     #[serde(default)]
@@ -92,7 +94,7 @@ pub(super) fn read(text: &str) -> Result<Pipeline, Refusal> {
     Ok(Pipeline { steps: in_order(steps)? })
 }
 
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     text: &'a str,
 }
 
@@ -104,7 +106,7 @@ impl Reader<'_> {
         format!("{NAME}:{line}:{column}")
     }
 
-    fn refuse(&self, span: &Range<usize>, expected: &str, found: &str) -> Refusal {
+    pub(super) fn refuse(&self, span: &Range<usize>, expected: &str, found: &str) -> Refusal {
         let found: String = found.escape_debug().take(120).collect();
         Refusal::new(Code::ParseFieldType, self.place(span), expected, found)
     }
@@ -165,6 +167,10 @@ impl Reader<'_> {
                 .map(|(name, value)| self.variable(name, value))
                 .collect::<Result<_, _>>()?,
             network: table.network,
+            limits: table
+                .limits
+                .as_ref()
+                .map_or(Ok(Limits::default()), |limits| limits.read(self))?,
             source: table.source,
             sha512: table.sha512,
             outputs: self.patterns(&table.outputs)?,
@@ -186,6 +192,7 @@ impl Reader<'_> {
             (false, Some(_))
                 if table.source
                     || table.network
+                    || table.limits.is_some()
                     || !table.outputs.is_empty()
                     || !table.variables.is_empty()
                     || !table.externals.is_empty() =>

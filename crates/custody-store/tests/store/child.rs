@@ -10,7 +10,7 @@ use custody_core::Refusal;
 use custody_core::envelope::Envelope;
 use custody_core::statement::Decision;
 use custody_core::time::Time;
-use custody_store::{Filter, Floor, Store};
+use custody_store::{Filter, Floor, Share, Store};
 
 use crate::world::{Release, manifest, policy, request, signed, signoff, task};
 
@@ -95,7 +95,7 @@ fn work(store: &Store, label: &str, i: u32) -> Result<(), Refusal> {
     store.raise_floor(floor, Time::from_unix(version))?;
     say(&[&"raised", &version]);
 
-    let claim = store.begin_run(task.id(), label)?;
+    let claim = store.begin_run(task.id(), label, Share::Whole)?;
     say(&[&"begun", &task.id()]);
     let manifest = manifest(task.id(), "app", &[], label);
     store.finish_run(&claim, &manifest)?;
@@ -123,7 +123,7 @@ fn add(store: &Store, round: &str) {
 
 /// Holds a task until it is killed or its input ends.
 fn claim(store: &Store) {
-    let claim = store.begin_run(Release::new("a").build.id(), "child").unwrap();
+    let claim = store.begin_run(Release::new("a").build.id(), "child", Share::Whole).unwrap();
     say(&[&"claimed", &claim.task()]);
     io::copy(&mut io::stdin(), &mut io::sink()).unwrap();
 }

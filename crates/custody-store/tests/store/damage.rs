@@ -7,9 +7,9 @@ use std::path::Path;
 use custody_core::envelope::Envelope;
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
-use custody_store::{Filter, Floor, Link, Relation, Run, Store, Trust};
+use custody_store::{Filter, Floor, Kind, Link, Relation, Run, Share, Store, Trust};
 
-use crate::world::{Release, ids, policy};
+use crate::world::{Release, closure, ids, policy};
 
 const ROUNDS: u32 = 250;
 
@@ -28,7 +28,7 @@ struct Reading {
     runs: Result<Vec<Run>, Refusal>,
     get: Vec<Result<Option<Envelope>, Refusal>>,
     list: Result<Vec<Envelope>, Refusal>,
-    closure: Result<Vec<Envelope>, Refusal>,
+    closure: Result<Vec<(Kind, Envelope)>, Refusal>,
     links: Vec<Result<Vec<Link>, Refusal>>,
 }
 
@@ -48,7 +48,7 @@ fn filled(dir: &Path, release: &Release) {
     let store = Store::create(dir).unwrap();
     store.pin(policy(1).id()).unwrap();
     store.raise_floor(Floor { version: 2, policy: policy(2).id() }, Time::from_unix(9)).unwrap();
-    let claim = store.begin_run(release.build.id(), "worker").unwrap();
+    let claim = store.begin_run(release.build.id(), "worker", Share::Whole).unwrap();
     store.add(&release.all()).unwrap();
     // enough for inner pages in every tree
     for i in 0..8 {
@@ -140,7 +140,7 @@ fn a_shortened_database_is_refused() {
     }
     fs::write(&path, &bytes).unwrap();
     let store = Store::open(dir.path()).unwrap();
-    assert_eq!(ids(&store.closure(&[release.published.id()]).unwrap()), ids(&release.all()));
+    assert_eq!(ids(&closure(&store, &[release.published.id()])), ids(&release.all()));
 }
 
 /// Row `sto-missing-tile`.

@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 
 use custody_core::Code;
 use custody_core::envelope::StatementId;
-use custody_store::{Filter, Store};
+use custody_store::{Filter, Share, Store};
 
 use crate::child::{command, said, start};
 use crate::world::{Release, policy};
@@ -58,11 +58,11 @@ fn the_task_of_a_killed_process_is_taken_over_and_that_of_a_living_one_is_not() 
     let mut child = start("claim", dir.path(), 0);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().contains("said claimed")));
-    let refusal = store.begin_run(task, "parent").unwrap_err();
+    let refusal = store.begin_run(task, "parent", Share::Whole).unwrap_err();
     assert_eq!((refusal.code, refusal.found.as_str()), (Code::StoreLocked, "child"));
     child.kill().unwrap();
     child.wait().unwrap();
-    assert_eq!(store.begin_run(task, "parent").unwrap().interrupted(), Some("child"));
+    assert_eq!(store.begin_run(task, "parent", Share::Whole).unwrap().interrupted(), Some("child"));
 }
 
 /// Row `sto-disk-full`.

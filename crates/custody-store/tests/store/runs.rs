@@ -1,5 +1,5 @@
 use custody_core::Code;
-use custody_store::{Run, Store};
+use custody_store::{Run, Share, Store};
 
 use crate::world::{Release, manifest};
 
@@ -9,13 +9,13 @@ fn one_task_runs_once() {
     let (store, other) = (Store::create(dir.path()).unwrap(), Store::open(dir.path()).unwrap());
     let release = Release::new("a");
     let task = release.build.id();
-    let claim = store.begin_run(task, "worker 1").unwrap();
+    let claim = store.begin_run(task, "worker 1", Share::Whole).unwrap();
     assert_eq!(claim.interrupted(), None);
     for second in [&store, &other] {
-        let refusal = second.begin_run(task, "worker 2").unwrap_err();
+        let refusal = second.begin_run(task, "worker 2", Share::Whole).unwrap_err();
         assert_eq!((refusal.code, refusal.found.as_str()), (Code::StoreLocked, "worker 1"));
     }
-    assert!(other.begin_run(release.sign.id(), "worker 2").is_ok());
+    assert!(other.begin_run(release.sign.id(), "worker 2", Share::Whole).is_ok());
     assert_eq!(
         store.finish_run(&claim, &release.signed).unwrap_err().code,
         Code::ChainTaskMismatch
@@ -30,7 +30,10 @@ fn one_task_runs_once() {
         Code::GateAlreadyExecuted
     );
     for second in [&store, &other] {
-        assert_eq!(second.begin_run(task, "worker 2").unwrap_err().code, Code::GateAlreadyExecuted);
+        assert_eq!(
+            second.begin_run(task, "worker 2", Share::Whole).unwrap_err().code,
+            Code::GateAlreadyExecuted
+        );
     }
     let done = Run { task, who: "worker 1".into(), manifest: Some(release.built.id()) };
     assert_eq!(other.run(task).unwrap(), Some(done));
@@ -42,8 +45,8 @@ fn a_run_that_was_given_up_is_taken_over_knowingly() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::create(dir.path()).unwrap();
     let release = Release::new("a");
-    drop(store.begin_run(release.build.id(), "worker 1").unwrap());
-    let claim = store.begin_run(release.build.id(), "worker 2").unwrap();
+    drop(store.begin_run(release.build.id(), "worker 1", Share::Whole).unwrap());
+    let claim = store.begin_run(release.build.id(), "worker 2", Share::Whole).unwrap();
     assert_eq!(claim.interrupted(), Some("worker 1"));
     store.finish_run(&claim, &release.built).unwrap();
 }
@@ -59,7 +62,7 @@ fn of_many_that_want_one_task_one_gets_it() {
                 .map(|i| {
                     let store = &store;
                     scope.spawn(move || {
-                        let claim = store.begin_run(task, "thread").ok()?;
+                        let claim = store.begin_run(task, "thread", Share::Whole).ok()?;
                         store.finish_run(&claim, &manifest(task, "app", &[], &i.to_string())).ok()
                     })
                 })
@@ -69,4 +72,33 @@ fn of_many_that_want_one_task_one_gets_it() {
         assert_eq!(finished, 1, "round {round}");
         assert_eq!(store.links_to(&task.0, None).unwrap().len(), 1);
     }
+}
+
+/// Several machines do one task, each for itself; one and the same does not do it twice at once.
+#[test]
+fn machines_that_share_a_task_claim_their_parts_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::create(dir.path()).unwrap();
+    let release = Release::new("a");
+    let task = release.build.id();
+    let first = store.begin_run(task, "worker 1", Share::Part).unwrap();
+    let second = Store::open(dir.path()).unwrap();
+    let refusal = second.begin_run(task, "worker 1", Share::Part).unwrap_err();
+    assert_eq!((refusal.code, refusal.found.as_str()), (Code::StoreLocked, "worker 1"));
+    let other = second.begin_run(task, "worker 2", Share::Part).unwrap();
+    store.finish_run(&first, &release.built).unwrap();
+    second.finish_run(&other, &release.built_again).unwrap();
+    for (who, manifest) in [("worker 1", &release.built), ("worker 2", &release.built_again)] {
+        let run = store.run_of(task, who).unwrap().unwrap();
+        assert_eq!((run.who.as_str(), run.manifest), (who, Some(manifest.id())));
+    }
+    assert_eq!(store.runs().unwrap().len(), 2);
+    // a person set its result aside, as only the evidence can say: it begins anew
+    drop(first);
+    let again = store.begin_run(task, "worker 1", Share::Part).unwrap();
+    assert_eq!(again.interrupted(), None);
+    assert_eq!(store.run_of(task, "worker 1").unwrap().unwrap().manifest, None);
+    drop(again);
+    let again = store.begin_run(task, "worker 1", Share::Part).unwrap();
+    assert_eq!(again.interrupted(), Some("worker 1"));
 }

@@ -10,6 +10,7 @@ use custody_core::statement::{
     Revision, Signoff, Source, Stage, Statement, Summary, Task, UsedInput, VerificationResult,
 };
 use custody_core::time::Time;
+use custody_store::{Kind, Store};
 
 /// What a key claims to have signed.
 pub(crate) fn signature(seed: u8, envelope: &Envelope) -> Signature {
@@ -181,6 +182,7 @@ pub(crate) fn manifest(
         environment: Vec::new(),
         attestations: Vec::new(),
         enrolment: None,
+        agreeing: Vec::new(),
         image: None,
         source: None,
         upstream: used.iter().map(|(_, id)| *id).collect(),
@@ -337,6 +339,15 @@ impl Release {
         };
         signed(24, summary)
     }
+}
+
+/// What some statements rest on; that each is of the kind that it says itself.
+pub(crate) fn closure(store: &Store, roots: &[StatementId]) -> Vec<Envelope> {
+    let found = store.closure(roots).unwrap();
+    for (kind, envelope) in &found {
+        assert_eq!(*kind, Kind::of(envelope));
+    }
+    found.into_iter().map(|(_, envelope)| envelope).collect()
 }
 
 /// The ids of envelopes, sorted.

@@ -2,12 +2,14 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
+use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
 
 use custody_core::envelope::{Signed, StatementId};
+use custody_core::key::KeyId;
 use custody_core::name::{ArtifactName, Pattern};
 use custody_core::statement::{
     Artifact, Image, InputOrigin, Label, Manifest, Origin, Resolution, Resolve, Source, Stage,
@@ -15,10 +17,13 @@ use custody_core::statement::{
 };
 use custody_core::{Code, Refusal};
 
+use super::builders::Shared;
+use super::environment::{self, Instances, Machine};
 use super::{Authority, Checked};
 use crate::docket::Case;
 use crate::judge::shown;
-use crate::policy::Step;
+use crate::policy::demand::either;
+use crate::policy::{AllowedImage, Step, listed};
 use crate::report::{Node, NodeKind, Rule};
 use crate::walk::{Memo, task_missing};
 
@@ -38,23 +43,20 @@ pub(crate) fn check<'c>(case: &'c Case<'_>, memo: &mut Memo<'c>, id: StatementId
     let manifest = *signed.unverified();
     node.title = format!("manifest of step {}", manifest.step);
     node.rests_on.push(manifest.task);
-    node.rests_on.extend(&manifest.upstream);
+    node.rests_on.extend(manifest.named());
+    node.rests_on.extend(manifest.enrolment);
     describe(&mut node, manifest);
     let task = case.statement(manifest.task, "task", Statement::as_task);
     let authorization = task.as_ref().ok().map(|task| task.unverified().authorization);
     let context = task
         .map_err(|refusal| task_missing(refusal, manifest))
-        .and_then(|task| Context::of(manifest, task.unverified(), case, memo));
+        .and_then(|task| Context::of(&signed, task.unverified(), case, memo));
+    let mut upstream: Vec<StatementId> = manifest.named().collect();
     match context {
         Err(refusal) => node.check(Rule::ManifestTask, Err(refusal)),
-        Ok(context) => checks(&mut node, case, id, &signed, &context),
+        Ok(context) => upstream.extend(checks(&mut node, case, memo, id, &signed, &context)),
     }
-    Checked {
-        node: Arc::new(node),
-        authorization,
-        task: Some(manifest.task),
-        upstream: manifest.upstream.clone(),
-    }
+    Checked { node: Arc::new(node), authorization, task: Some(manifest.task), upstream }
 }
 
 struct Context<'x> {
@@ -62,18 +64,47 @@ struct Context<'x> {
     task: &'x Task,
     step: &'x Step,
     authority: Authority<'x>,
+    /// The key that speaks for the machine, and what is known of the machine.
+    key: KeyId,
+    machine: Machine,
+    instances: Rc<Instances>,
+    /// What was used of steps that several machines do: the task, and how many.
+    shared: BTreeMap<StatementId, (StatementId, usize)>,
 }
 
 impl<'x> Context<'x> {
     fn of(
-        manifest: &'x Manifest,
+        signed: &Signed<&'x Manifest>,
         task: &'x Task,
         case: &'x Case<'_>,
         memo: &mut Memo<'x>,
     ) -> Result<Self, Refusal> {
+        let manifest = *signed.unverified();
         let authority = memo.authority(case, task.authorization)?;
-        Ok(Self { manifest, task, step: authority.product.step(&task.step)?, authority })
+        let step = authority.product.step(&task.step)?;
+        let key = speaker(case, signed, step, &authority)?;
+        let machine = Machine::of(case, manifest, &key, authority.policy);
+        let used = manifest.upstream.iter();
+        let shared = used.filter_map(|id| Some((*id, memo.shared(case, *id)?))).collect();
+        let instances = memo.instances(case);
+        Ok(Self { manifest, task, step, authority, key, machine, instances, shared })
     }
+}
+
+/// The key that speaks for the machine: of those that may sign, or else of all that did, the first.
+fn speaker(
+    case: &Case<'_>,
+    signed: &Signed<&Manifest>,
+    step: &Step,
+    authority: &Authority<'_>,
+) -> Result<KeyId, Refusal> {
+    let manifest = *signed.unverified();
+    let may =
+        |signer: &_| case.performer(authority.policy, signer, &step.perform, manifest).is_ok();
+    let key = signed.signers().iter().map(|signer| (!may(signer), signer.key)).min();
+    key.map(|(_, key)| key).ok_or_else(|| {
+        Refusal::new(Code::EnvKeyUnknown, "the manifest", "a signature", "none that is known")
+    })
 }
 
 fn describe(node: &mut Node, manifest: &Manifest) {
@@ -86,34 +117,114 @@ fn describe(node: &mut Node, manifest: &Manifest) {
     if let Some(destination) = &manifest.destination {
         node.fact("published to", shown(destination));
     }
+    if let Some(image) = &manifest.image {
+        node.fact("ran in", used_image(image));
+    }
 }
 
-fn checks(
+fn used_image(image: &UsedImage) -> String {
+    let manifest =
+        image.manifest.map_or_else(String::new, |digest| format!(", manifest sha256:{digest}"));
+    let (name, platform) = (shown(&image.name), shown(&image.platform));
+    format!("{name} for {platform}, image sha256:{}{manifest}", image.id)
+}
+
+/// Applies the rules. Gives the manifests of other machines that must agree with this one.
+fn checks<'c>(
     node: &mut Node,
-    case: &Case<'_>,
+    case: &'c Case<'_>,
+    memo: &mut Memo<'c>,
     id: StatementId,
     signed: &Signed<&Manifest>,
-    context: &Context<'_>,
-) {
-    let (policy, step) = (context.authority.policy, context.step);
-    let perform = |signer: &_| {
-        let finished = context.manifest.finished;
-        let machine = case.entitled(policy, signer, &step.perform, finished, "the manifest")?;
-        named("builder.id", worker_uri(&machine), &context.manifest.builder).map(|()| machine)
-    };
-    let verified = signed.clone().verify(NonZeroU32::MIN, perform);
-    if let Ok(verified) = &verified {
-        node.fact("performed by", verified.principals().join(", "));
+    context: &Context<'c>,
+) -> Vec<StatementId> {
+    let verified = performed(case, signed, context);
+    if let Ok(machines) = &verified {
+        node.fact("performed by", machines);
     }
+    enrolment(node, case, context);
+    context.machine.describe(node, context.step);
     node.check(Rule::ManifestSignature, verified.map(|_| ()));
     node.check(Rule::ManifestTask, as_asked(context));
     node.check(Rule::ManifestOutputs, outputs(context));
     node.check(Rule::ManifestInputs, inputs(case, context));
     node.check(Rule::ManifestSource, source(context));
-    node.not_required(Rule::ManifestEnvironment, NO_ENVIRONMENT);
+    match environment(signed, context) {
+        Ok(false) => node.not_required(Rule::ManifestEnvironment, NO_ENVIRONMENT),
+        demanded => node.check(Rule::ManifestEnvironment, demanded.map(|_| ())),
+    }
     node.check(Rule::ManifestTime, time(case, context));
-    node.check(Rule::ManifestSingle, single(case, id, context));
+    let (single, others) = if context.step.is_shared() {
+        let shared = context.shared_task();
+        match shared.agreed(case, memo, id) {
+            Ok(others) => (Ok(()), others),
+            Err(refusal) => (Err(refusal), Vec::new()),
+        }
+    } else {
+        (single(case, id, context), Vec::new())
+    };
+    node.check(Rule::ManifestSingle, single);
     node.not_required(Rule::ManifestReceipt, NO_RECEIPT);
+    others
+}
+
+/// Who certified the worker's key, and for how long.
+fn enrolment(node: &mut Node, case: &Case<'_>, context: &Context<'_>) {
+    let policy = context.authority.policy;
+    let Some((enrolment, _)) = case.enrolled_facts(policy, context.manifest) else { return };
+    let signed = context
+        .manifest
+        .enrolment
+        .map(|id| case.statement(id, "enrolment", Statement::as_enrolment));
+    let signers = signed.and_then(Result::ok).map(|signed| signed.signers().to_vec());
+    let signers = signers.unwrap_or_default();
+    let by = listed(signers.iter().filter_map(|signer| policy.owner(&signer.key)));
+    node.fact("enrolled by", format!("{by}, {} to {}", enrolment.from, enrolment.until));
+}
+
+impl<'x> Context<'x> {
+    fn shared_task(&self) -> Shared<'_, 'x> {
+        let (id, task) = (self.manifest.task, self.task);
+        Shared { id, task, step: self.step, authority: &self.authority }
+    }
+}
+
+/// The machines that performed the step.
+fn performed(
+    case: &Case<'_>,
+    signed: &Signed<&Manifest>,
+    context: &Context<'_>,
+) -> Result<String, Refusal> {
+    let (policy, step) = (context.authority.policy, context.step);
+    let perform = |signer: &_| {
+        let machine = case.performer(policy, signer, &step.perform, context.manifest)?;
+        named("builder.id", worker_uri(&machine), &context.manifest.builder).map(|()| machine)
+    };
+    Ok(signed.clone().verify(NonZeroU32::MIN, perform)?.principals().join(", "))
+}
+
+fn environment(signed: &Signed<&Manifest>, context: &Context<'_>) -> Result<bool, Refusal> {
+    let step = context.step;
+    environment::check(step, (signed, &context.key), &context.machine, &context.instances)
+}
+
+/// Whether a manifest of a task holds by itself, whatever others made; and what is known of its machine.
+pub(crate) fn sound<'c>(
+    case: &'c Case<'_>,
+    memo: &mut Memo<'c>,
+    id: StatementId,
+    shared: &Shared<'_, 'c>,
+) -> Result<(bool, Machine), Refusal> {
+    let signed = case.statement(id, "manifest", Statement::as_manifest)?;
+    let context = Context::of(&signed, shared.task, case, memo)?;
+    let holds = performed(case, &signed, &context).is_ok()
+        && as_asked(&context).is_ok()
+        && outputs(&context).is_ok()
+        && inputs(case, &context).is_ok()
+        && source(&context).is_ok()
+        && environment(&signed, &context).is_ok()
+        && time(case, &context).is_ok();
+    Ok((holds, context.machine))
 }
 
 /// SLSA has a consumer accept certain pairs of signer and name only. Here there is one name for each
@@ -173,7 +284,7 @@ fn as_asked(context: &Context<'_>) -> Result<(), Refusal> {
     image(context)
 }
 
-/// The image is the task's: by digest, or as an archive among the inputs.
+/// The image is the task's: by digest, or as an archive among the inputs. It is one of the policy's too.
 fn image(context: &Context<'_>) -> Result<(), Refusal> {
     let (manifest, task) = (context.manifest, context.task);
     let same = match (&task.image, &manifest.image) {
@@ -182,13 +293,28 @@ fn image(context: &Context<'_>) -> Result<(), Refusal> {
         (Some(Image::Input(place)), Some(used)) => used.name == place.as_str(),
         _ => false,
     };
-    if same {
+    let allowed = match (&context.step.images, &manifest.image) {
+        (None, None) => true,
+        (Some(images), Some(used)) => images.iter().any(|image| match image {
+            AllowedImage::Digest(digest) => used.is(digest),
+            // which step the archive is of, the task's own rules say
+            AllowedImage::Step(_) => matches!(task.image, Some(Image::Input(_))),
+        }),
+        _ => false,
+    };
+    let expected = if !same {
+        task.image.as_ref().map_or_else(|| "no image".into(), ToString::to_string)
+    } else if !allowed {
+        context
+            .step
+            .images
+            .as_ref()
+            .map_or_else(|| "no image".into(), |images| either(images.iter()))
+    } else {
         return Ok(());
-    }
-    let expected = task.image.as_ref().map_or_else(|| "no image".into(), ToString::to_string);
+    };
     let at = format!("manifest of step {}, image", manifest.step);
-    let used = |used: &UsedImage| format!("{} (image {})", shown(&used.name), used.id);
-    let found = manifest.image.as_ref().map_or_else(|| "no image".into(), used);
+    let found = manifest.image.as_ref().map_or_else(|| "no image".into(), used_image);
     Err(Refusal::new(Code::WorkerImageMismatch, at, expected, found))
 }
 
@@ -302,6 +428,7 @@ fn inputs(case: &Case<'_>, context: &Context<'_>) -> Result<(), Refusal> {
             found,
         ));
     }
+    agreeing(case, context, &at)?;
     let mut wanted = Wanted::new();
     for input in &task.inputs {
         wanted.entry(input.origin).or_default().extend(&input.patterns);
@@ -339,6 +466,50 @@ fn inputs(case: &Case<'_>, context: &Context<'_>) -> Result<(), Refusal> {
     let name =
         stray.map_or_else(|| "an input twice".to_string(), |input| input.artifact.name.to_string());
     Err(Refusal::new(Code::ChainInputUnaccounted, at, "inputs that the task names", name))
+}
+
+/// What was used of a step that several machines do stands beside the manifests that agree with it.
+fn agreeing(case: &Case<'_>, context: &Context<'_>, at: &str) -> Result<(), Refusal> {
+    let manifest = context.manifest;
+    let refuse = |code, expected: &str, found: String| Err(Refusal::new(code, at, expected, found));
+    let unique: BTreeSet<StatementId> = manifest.named().collect();
+    if unique.len() != manifest.named().count() {
+        return refuse(Code::ChainInputUnaccounted, "each manifest once", "one twice".into());
+    }
+    let mut left: BTreeSet<StatementId> = manifest.agreeing.iter().copied().collect();
+    for (used, (task, builders)) in &context.shared {
+        let read = |id| {
+            let signed = case.statement(id, "manifest", Statement::as_manifest);
+            signed.map(|signed| *signed.unverified()).map_err(|refusal| refusal.within(at))
+        };
+        let first = read(*used)?;
+        let mut machines = BTreeSet::from([&first.builder]);
+        for id in &manifest.agreeing {
+            let other = read(*id)?;
+            if other.task != *task {
+                continue;
+            }
+            left.remove(id);
+            if !other.agrees(first) {
+                let found = format!("manifest {id}, which made other files");
+                return refuse(Code::ChainThresholdDisagree, "manifests that agree", found);
+            }
+            machines.insert(&other.builder);
+        }
+        if machines.len() < *builders {
+            let expected =
+                format!("{builders} machines that made the inputs from step {}", first.step);
+            let found = format!("{} named", machines.len());
+            return refuse(Code::ChainThresholdDisagree, &expected, found);
+        }
+    }
+    match left.first() {
+        None => Ok(()),
+        Some(id) => {
+            let expected = "agreeing manifests of what was used";
+            refuse(Code::ChainInputUnaccounted, expected, format!("manifest {id}"))
+        }
+    }
 }
 
 fn differs(at: &str, expected: &Artifact, found: &Artifact) -> Refusal {
@@ -511,8 +682,8 @@ fn time(case: &Case<'_>, context: &Context<'_>) -> Result<(), Refusal> {
         let expected = format!("a run between {} and {}", task.created, case.now);
         return refuse(Code::ChainTimeOrder, expected, manifest.finished);
     }
-    for id in &manifest.upstream {
-        let Ok(upstream) = case.statement(*id, "manifest", Statement::as_manifest) else {
+    for id in manifest.named() {
+        let Ok(upstream) = case.statement(id, "manifest", Statement::as_manifest) else {
             continue;
         };
         if manifest.started.plus(skew) < upstream.unverified().finished {
@@ -545,16 +716,15 @@ pub(crate) fn is_entitled(
     authority: &Authority<'_>,
 ) -> bool {
     case.statement(id, "manifest", Statement::as_manifest).is_ok_and(|signed| {
-        let finished = signed.unverified().finished;
-        let perform = |signer: &_| {
-            case.entitled(authority.policy, signer, &step.perform, finished, "the manifest")
-        };
+        let manifest = *signed.unverified();
+        let perform =
+            |signer: &_| case.performer(authority.policy, signer, &step.perform, manifest);
         signed.verify(NonZeroU32::MIN, perform).is_ok()
     })
 }
 
 /// The manifests of a task that somebody who may perform the step signed.
-fn entitled_results(
+pub(crate) fn entitled_results(
     case: &Case<'_>,
     task: StatementId,
     step: &Step,
@@ -564,7 +734,8 @@ fn entitled_results(
     case.manifests_of(task).iter().filter(entitled).copied().collect()
 }
 
-fn superseded(
+/// The manifest that a person chose among several results.
+pub(crate) fn superseded(
     case: &Case<'_>,
     task: StatementId,
     authority: &Authority<'_>,
@@ -648,24 +819,31 @@ pub(crate) fn once(
 }
 
 /// The one manifest of a task that a gate may build on: of those that somebody who may perform the
-/// step signed, the only one, or the one that a resolution names. The walk checks it when it gets there.
-pub(crate) fn only_result(
-    case: &Case<'_>,
+/// step signed, the only one, or the one that a resolution names; where several machines do the task, one
+/// of those that agree, and the others. The walk checks them when it gets there.
+pub(crate) fn only_result<'c>(
+    case: &'c Case<'_>,
+    memo: &mut Memo<'c>,
     task: StatementId,
-    authority: &Authority<'_>,
-) -> Result<StatementId, Refusal> {
+    authority: &Authority<'c>,
+) -> Result<(StatementId, Vec<StatementId>), Refusal> {
     let at = format!("task {}", task.short());
     let signed = case.statement(task, "task", Statement::as_task)?;
-    let step = authority.product.step(&signed.unverified().step)?;
+    let content = *signed.unverified();
+    let step = authority.product.step(&content.step)?;
+    if step.is_shared() {
+        return Shared { id: task, task: content, step, authority }.any_agreed(case, memo);
+    }
     let entitled = entitled_results(case, task, step, authority);
     match (entitled.as_slice(), case.manifests_of(task)) {
-        ([one], _) | ([], [one, ..]) => Ok(*one),
+        ([one], _) | ([], [one, ..]) => Ok((*one, Vec::new())),
         ([], []) => {
             let found = "none: the step has not run, or its manifest is not among the evidence";
             Err(Refusal::new(Code::ChainLinkMissing, at, "its manifest", found))
         }
         (several, _) => {
-            superseded(case, task, authority).filter(|id| several.contains(id)).ok_or_else(|| {
+            let chosen = superseded(case, task, authority).filter(|id| several.contains(id));
+            chosen.map(|id| (id, Vec::new())).ok_or_else(|| {
                 let all: Vec<String> = several.iter().map(ToString::to_string).collect();
                 Refusal::new(Code::ChainForked, at, "one manifest", all.join(" and "))
             })

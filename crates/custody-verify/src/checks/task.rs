@@ -9,14 +9,15 @@ use core::num::NonZeroU32;
 use custody_core::digest::Sha256;
 use custody_core::envelope::{Signed, StatementId};
 use custody_core::name::{ArtifactName, Pattern};
-use custody_core::statement::{Label, Origin, Request, Statement, Task};
+use custody_core::statement::{Image, Label, Origin, Request, Statement, Task};
 use custody_core::{Code, Refusal};
 
 use super::manifest::{self, Approved};
 use super::{Authority, Checked};
 use crate::docket::{Asked, Case};
 use crate::judge::shown;
-use crate::policy::{Step, StepInput, listed};
+use crate::policy::demand::either;
+use crate::policy::{AllowedImage, Step, StepInput, listed};
 use crate::report::{AcceptedInput, Node, NodeKind, Rule};
 use crate::walk::Memo;
 
@@ -61,7 +62,7 @@ pub(crate) fn check<'c>(case: &'c Case<'_>, memo: &mut Memo<'c>, id: StatementId
     );
     node.rests_on.extend(made_by);
     node.check(Rule::TaskSignature, signature);
-    node.check(Rule::TaskContent, content(task, step, &authority));
+    node.check(Rule::TaskContent, content(case, task, step, &authority));
     node.check(Rule::TaskInputs, inputs(case, task, step, &authority));
     node.check(Rule::TaskTime, time(case, id, task, step, &authority));
     Checked {
@@ -117,7 +118,60 @@ fn by_decision(
     })
 }
 
-fn content(task: &Task, step: &Step, authority: &Authority<'_>) -> Result<(), Refusal> {
+/// The image is one that the policy allows: by digest, or a product of the step that must have made it.
+fn image(task: &Task, step: &Step, case: &Case<'_>) -> Result<(), Refusal> {
+    let allowed = step.images.as_deref().unwrap_or_default();
+    let fits = match &task.image {
+        None => step.images.is_none(),
+        Some(Image::Named { digest, .. }) => allowed.contains(&AllowedImage::Digest(*digest)),
+        Some(Image::Input(place)) => {
+            let mut makers = task.inputs.iter().filter(|input| input.gives(place)).peekable();
+            makers.peek().is_some()
+                && makers.all(|input| {
+                    let made_by = step_of(case, input.origin);
+                    made_by.is_some_and(|step| allowed.contains(&AllowedImage::Step(step.clone())))
+                })
+        }
+    };
+    if fits {
+        return Ok(());
+    }
+    let expected = match &step.images {
+        Some(images) => either(images.iter()),
+        None => "no image: the policy gives this step none".into(),
+    };
+    let found = match &task.image {
+        Some(Image::Input(place)) => {
+            let makers = task.inputs.iter().filter(|input| input.gives(place));
+            let steps = makers.filter_map(|input| step_of(case, input.origin));
+            format!("inputs/{place}, from {}", listed(steps))
+        }
+        Some(image) => image.to_string(),
+        None => "no image".into(),
+    };
+    Err(Refusal::new(Code::WorkerImageMismatch, "image", expected, shown(&found)))
+}
+
+/// The step that an input comes from.
+fn step_of<'c>(case: &'c Case<'_>, origin: Origin) -> Option<&'c Label> {
+    match origin {
+        Origin::Task(id) => {
+            let signed = case.statement(id, "task", Statement::as_task).ok()?;
+            Some(&(*signed.unverified()).step)
+        }
+        Origin::Manifest(id) => {
+            let signed = case.statement(id, "manifest", Statement::as_manifest).ok()?;
+            Some(&(*signed.unverified()).step)
+        }
+    }
+}
+
+fn content(
+    case: &Case<'_>,
+    task: &Task,
+    step: &Step,
+    authority: &Authority<'_>,
+) -> Result<(), Refusal> {
     let at = format!("task of step {}", task.step);
     let refuse = |code, expected: String, found: String| {
         Err(Refusal::new(code, at.clone(), expected, found))
@@ -165,6 +219,7 @@ fn content(task: &Task, step: &Step, authority: &Authority<'_>) -> Result<(), Re
         let expected = format!("a destination: {}", step.destinations.join(", "));
         return refuse(Code::GateDestinationForbidden, expected, "a command".into());
     }
+    image(task, step, case).map_err(|refusal| refusal.within(&at))?;
     if let Some(external) =
         task.externals.iter().find(|external| !step.allows_external(&external.uri))
     {
@@ -407,21 +462,27 @@ pub(crate) fn gate_outputs(
     }
 }
 
+/// What a task will be given, the manifests that made it, and those that agree with them.
+type GateInputs = (Vec<AcceptedInput>, BTreeSet<StatementId>, BTreeSet<StatementId>);
+
 /// The files that a task will be given, from manifests that exist: one for each task it names.
-pub(crate) fn gate_inputs(
-    case: &Case<'_>,
+pub(crate) fn gate_inputs<'c>(
+    case: &'c Case<'_>,
+    memo: &mut Memo<'c>,
     task: &Task,
-    authority: &Authority<'_>,
-) -> Result<(Vec<AcceptedInput>, BTreeSet<StatementId>), Refusal> {
+    authority: &Authority<'c>,
+) -> Result<GateInputs, Refusal> {
     let (mut files, mut origins) = (Vec::new(), BTreeSet::new());
+    let mut agreeing = BTreeSet::new();
     let mut places: BTreeMap<(String, String), (StatementId, &ArtifactName)> = BTreeMap::new();
     for input in &task.inputs {
         let at = format!("input {} of step {}", input.directory, task.step);
-        let id = match input.origin {
-            Origin::Manifest(id) => id,
-            Origin::Task(upstream) => manifest::only_result(case, upstream, authority)
-                .map_err(|refusal| refusal.within(&at))?,
+        let made = match input.origin {
+            Origin::Manifest(id) => memo.agreed(case, id).map(|others| (id, others)),
+            Origin::Task(upstream) => manifest::only_result(case, memo, upstream, authority),
         };
+        let (id, others) = made.map_err(|refusal| refusal.within(&at))?;
+        agreeing.extend(others);
         let signed = case
             .statement(id, "manifest", Statement::as_manifest)
             .map_err(|refusal| refusal.within(&at))?;
@@ -469,5 +530,6 @@ pub(crate) fn gate_inputs(
             }
         }
     }
-    Ok((files, origins))
+    agreeing.retain(|id| !origins.contains(id));
+    Ok((files, origins, agreeing))
 }

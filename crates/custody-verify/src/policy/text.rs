@@ -1,6 +1,9 @@
 //! The TOML of a policy: the rules that hold between its parts.
 
+mod enrol;
 mod hints;
+mod machine;
+mod platforms;
 mod tables;
 
 pub(super) use hints::review;
@@ -19,6 +22,7 @@ use custody_core::key::PublicKey;
 use custody_core::limits::POLICY_BYTES;
 use custody_core::statement::Label;
 use custody_core::{Code, Refusal};
+use custody_machine::Platform;
 use toml::Spanned;
 
 use self::tables::{
@@ -86,7 +90,11 @@ fn table(text: &str) -> Result<PolicyTable, Fault> {
 }
 
 fn parsed<T: FromStr<Err = Refusal>>(text: &Text) -> Result<T, Fault> {
-    text.get_ref().parse().map_err(|refusal: Refusal| Fault {
+    text.get_ref().parse().map_err(|refusal| refused(text, &refusal))
+}
+
+fn refused(text: &Text, refusal: &Refusal) -> Fault {
+    Fault {
         code: if refusal.code == Code::PolicyKeyWeak {
             Code::PolicyKeyWeak
         } else {
@@ -95,7 +103,7 @@ fn parsed<T: FromStr<Err = Refusal>>(text: &Text) -> Result<T, Fault> {
         span: text.span(),
         message: refusal.found.clone(),
         remedy: format!("write {}", refusal.expected),
-    })
+    }
 }
 
 fn optional<T: FromStr<Err = Refusal>>(text: Option<&Text>) -> Result<Option<T>, Fault> {
@@ -198,6 +206,7 @@ struct Reader {
     faults: Vec<Fault>,
     principals: BTreeMap<Label, Principal>,
     owners: BTreeMap<custody_core::key::KeyId, Label>,
+    platforms: BTreeMap<Label, Platform>,
     roles: BTreeMap<Label, BTreeSet<Label>>,
     used_roles: BTreeSet<Label>,
     used_machines: BTreeSet<Label>,
@@ -214,6 +223,10 @@ impl Reader {
             }
         }
         self.sound_so_far()?;
+        self.platforms = self.platforms(&table.platforms);
+        self.sound_so_far()?;
+        self.ties(table);
+        self.enrolments(table);
         for (name, role) in &table.roles {
             let members = self.role(role).and_then(|members| Ok((parsed(name)?, members)));
             let role = self.keep(members);
@@ -236,6 +249,7 @@ impl Reader {
         let origins = each_once(&table.origins)
             .and_then(|()| table.origins.iter().map(origin).collect::<Result<_, _>>());
         let origins = self.keep(origins);
+        let revoked_enrolments = self.keep(enrol::revoked(&table.revoked_enrolments));
         let previous = self.keep(optional(table.previous.as_ref()));
         let expires = self.keep(parsed(&table.expires));
         let instance = self.keep(parsed(&table.instance));
@@ -251,7 +265,8 @@ impl Reader {
                 root: root?,
                 origins: origins?,
                 principals: self.principals,
-                platforms: BTreeMap::new(),
+                platforms: self.platforms,
+                revoked_enrolments: revoked_enrolments?,
                 roles: self.roles,
                 products,
                 owners: self.owners,
@@ -293,9 +308,9 @@ impl Reader {
 
     /// Whether all keys are revoked. Who is gone stays in the policy, so that the keys stay revoked.
     fn is_retired(&self, label: &Label) -> bool {
-        self.principals
-            .get(label)
-            .is_some_and(|principal| principal.keys.iter().all(|key| key.revoked))
+        self.principals.get(label).is_some_and(|principal| {
+            principal.enrol.is_none() && principal.keys.iter().all(|key| key.revoked)
+        })
     }
 
     fn is_machine(&self, label: &Label) -> bool {
@@ -308,10 +323,16 @@ impl Reader {
         table: &PrincipalTable,
         is_person: bool,
     ) -> Result<(), Fault> {
-        not_empty(&table.keys, "key")?;
         let label: Label = parsed(name)?;
+        if table.keys.is_none() && table.enrolled_by.is_none() {
+            let remedy = "write keys = [{ key = \"ssh-ed25519 AAAA…\" }]";
+            return Err(fault(name.span(), "no keys", remedy));
+        }
         let mut keys = Vec::new();
-        for entry in table.keys.get_ref() {
+        if let Some(listed) = &table.keys {
+            not_empty(listed, "key")?;
+        }
+        for entry in table.keys.iter().flat_map(Spanned::get_ref) {
             let key: PublicKey = parsed(&entry.key)?;
             if let Some(owner) = self.owners.insert(key.id(), label.clone()) {
                 let message = format!("this key stands here already, for {owner}");
@@ -341,15 +362,20 @@ impl Reader {
                     "let `from` be before `until`",
                 ));
             }
+            if let Some(name) = entry.machine.keys().next().filter(|_| is_person) {
+                let remedy = "leave `machine` out: people sign wherever they are";
+                return Err(fault(name.span(), "a person's key that is tied to a machine", remedy));
+            }
             keys.push(Key {
                 key,
                 from,
                 until,
                 revoked: entry.revoked,
                 user_verification: entry.user_verification,
+                machine: BTreeMap::new(),
             });
         }
-        if self.principals.insert(label, Principal { is_person, keys }).is_some() {
+        if self.principals.insert(label, Principal { is_person, keys, enrol: None }).is_some() {
             return Err(fault(
                 name.span(),
                 "a person and a machine of one name",
@@ -537,9 +563,11 @@ impl Reader {
             let other_release = matches!(entry.release, Release::Other);
             Ok(StepInput { step, other_release, required: entry.required })
         };
+        let perform = self.machines(table.perform.get_ref())?;
+        let (builders, builders_differ) = self.builders(table, &perform)?;
         Ok(Step {
             phase: one(&table.phase, phases, "phase")?,
-            perform: self.machines(table.perform.get_ref())?,
+            perform,
             schedule: self.machines(&table.schedule)?,
             scheduled_by: table
                 .scheduled_by
@@ -556,6 +584,10 @@ impl Reader {
             destinations: table.destinations.iter().map(destination).collect::<Result<_, _>>()?,
             max_age: duration(&table.max_age)?,
             summaries: self.machines(&table.summaries)?,
+            images: self.images(table.images.as_ref(), steps)?,
+            machine: self.demands(&table.machine)?,
+            builders,
+            builders_differ,
         })
     }
 

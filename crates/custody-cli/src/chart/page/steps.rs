@@ -15,6 +15,8 @@ use crate::tree::fact;
 
 /// A box of more documents than this is folded.
 const UNFOLDED: usize = 8;
+/// What a report says of a machine besides its facts.
+const MACHINE: [&str; 3] = ["ran in", "enrolled by", "not proved"];
 /// More files than this are folded.
 const FILES: usize = 20;
 
@@ -104,6 +106,13 @@ fn run(
     row(page, "task created by", &format!("{}, signed by {by}", manifest.creator));
     for (from, count) in inputs(story, manifest) {
         row(page, "used", &format!("{} from {from}", counted(count, "file", "files")));
+    }
+    for (word, value) in node.facts.iter().filter(|(word, _)| MACHINE.contains(word)) {
+        row(page, word, value);
+    }
+    for fact in &node.machine {
+        let value = fact.value.as_deref().unwrap_or("nothing said");
+        row(page, &fact.name, &format!("{value} ({})", fact.standing.name()));
     }
     page.raw("</dl>\n");
     artifacts(page, &manifest.artifacts);

@@ -88,12 +88,22 @@ pub(super) fn policy(stage: &Stage<'_>) -> Result<StatementId, Error> {
     Ok(pin)
 }
 
+/// Where it lies.
+pub(super) const SIGNING_KEY: &str = "product/signing-key";
+
 /// The product's own key, with which the signing step signs for users. It belongs to that step alone
 /// and is none of Custody's keys.
 fn signing_key(stage: &Stage<'_>) -> Result<(), Error> {
-    let file = "product/signing-key";
-    stage.quietly(&["key", "generate", file, "--format", "openssh", "--comment", "hello"])?;
-    let path = stage.path(file);
+    stage.quietly(&[
+        "key",
+        "generate",
+        SIGNING_KEY,
+        "--format",
+        "openssh",
+        "--comment",
+        "hello",
+    ])?;
+    let path = stage.path(SIGNING_KEY);
     match stage.user() {
         Some(id) => std::os::unix::fs::chown(&path, Some(id), Some(id)).map_err(Error::io(&path)),
         None => Ok(()),

@@ -1,5 +1,6 @@
 //! `custody release propose`
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -12,10 +13,11 @@ use custody_core::statement::{
     short_code,
 };
 use custody_core::time::Time;
+use custody_run::gate;
 use custody_run::repository::{read_file, resolve};
 use custody_store::{Filter, Kind, Store};
 use custody_verify::PolicyChain;
-use custody_verify::policy::Product;
+use custody_verify::policy::{Product, Step};
 
 use super::{add, describe, owned_by};
 use crate::context::{KeyArgs, StoreArgs, nonce, now, statement, trusted};
@@ -152,9 +154,11 @@ fn builds_on(
     product: &Product,
 ) -> Result<Vec<EarlierManifest>, Error> {
     let after = product.phases.get(&args.phase).map(|phase| &phase.after);
+    let keyring = custody_run::gate::keyring(store, policies)?;
     let mut found = Vec::new();
+    let mut shared: BTreeMap<StatementId, Vec<StatementId>> = BTreeMap::new();
     for envelope in store.list(Filter { kind: Some(Kind::Manifest), ..Filter::default() })? {
-        let Ok(signed) = envelope.open::<Statement>(policies.keyring()) else { continue };
+        let Ok(signed) = envelope.open::<Statement>(&keyring) else { continue };
         let Some(manifest) = signed.unverified().as_manifest() else { continue };
         let named = args.builds_on.contains(&envelope.id());
         let earlier = || {
@@ -163,12 +167,23 @@ fn builds_on(
             Some(request.release == *release && before)
         };
         if named || earlier() == Some(true) {
+            let step = product.steps.get(&manifest.step);
+            if !named && step.is_some_and(Step::is_shared) {
+                shared.entry(manifest.task).or_default().push(envelope.id());
+            }
             found.push(EarlierManifest {
                 step: manifest.step.clone(),
                 manifest: envelope.id(),
                 artifacts: manifest.artifacts.clone(),
             });
         }
+    }
+    // one of several that agree stands for all
+    for alike in shared.values() {
+        let time = now()?;
+        let good = alike.iter().find(|id| gate::agreement(store, **id, time).is_ok());
+        let chosen = good.or(alike.first());
+        found.retain(|entry| Some(&entry.manifest) == chosen || !alike.contains(&entry.manifest));
     }
     if let Some(absent) =
         args.builds_on.iter().find(|id| found.iter().all(|entry| entry.manifest != **id))

@@ -3,15 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use custody_core::digest::Sha256;
-use custody_core::envelope::{Envelope, Payload as _, PolicyText, Signer, StatementId};
+use custody_core::envelope::{Envelope, Keyring, Payload as _, PolicyText, Signer, StatementId};
 use custody_core::json::Value;
+use custody_core::key::KeyId;
 use custody_core::statement::{Artifact, Label, Manifest, Stage, Statement, Task};
 use custody_core::time::Time;
-use custody_store::{Because, Descendant, Relation, Store};
+use custody_run::gate;
+use custody_store::{Because, Descendant, Filter, Kind, Relation, Store};
 use custody_verify::PolicyChain;
 
 use super::roots::{Roots, claimed};
 use crate::error::Error;
+use crate::machine;
 
 /// One statement.
 #[derive(Clone, Debug)]
@@ -25,7 +28,9 @@ pub(super) struct Row {
     /// When it was made, as it says itself.
     pub(super) time: Time,
     pub(super) because: String,
-    /// Whether a key signed it that the pinned policies list. Otherwise anybody may have made it.
+    /// What it says of its machine.
+    pub(super) machine: Option<String>,
+    /// Whether a key signed it that the pinned policies list, or that was enrolled. Otherwise anybody may have made it.
     pub(super) verified: bool,
     /// By whom.
     pub(super) signed: String,
@@ -63,7 +68,7 @@ impl Found {
         descent: &[Descendant],
         roots: &Roots,
     ) -> Result<Self, Error> {
-        let mut desk = Desk::of(store, policies, descent, roots);
+        let mut desk = Desk::of(store, policies, descent, roots)?;
         let mut found = Self::default();
         for descendant in descent {
             let row = desk.row(descendant)?;
@@ -115,6 +120,7 @@ impl Row {
             ("verified", Value::Bool(self.verified)),
             ("signed", Value::text(&self.signed)),
         ])
+        .with("machine", self.machine.as_ref().map(Value::text))
         .with("destination", self.place.as_ref().map(Value::text))
         .with("files", Some(Value::list(self.files.iter().map(file))))
     }
@@ -128,6 +134,9 @@ fn parsed(envelope: &Envelope) -> Option<Statement> {
 struct Desk<'s> {
     store: &'s Store,
     policies: &'s PolicyChain,
+    keyring: Keyring,
+    /// The machines of keys that were enrolled.
+    enrolled: BTreeMap<KeyId, Label>,
     roots: &'s Roots,
     /// The tasks that have a result which a known key signed: a claim must not hide that a task is
     /// still to be stopped.
@@ -145,7 +154,15 @@ impl<'s> Desk<'s> {
         policies: &'s PolicyChain,
         descent: &[Descendant],
         roots: &'s Roots,
-    ) -> Self {
+    ) -> Result<Self, Error> {
+        let keyring = gate::keyring(store, policies)?;
+        let certificates =
+            store.list(Filter { kind: Some(Kind::Enrolment), ..Filter::default() })?;
+        let enrolled = certificates.iter().filter_map(|envelope| {
+            let signed = envelope.open::<Statement>(policies.keyring()).ok()?;
+            let enrolment = signed.unverified().as_enrolment()?;
+            Some((enrolment.key.id(), enrolment.machine.clone()))
+        });
         let (mut done, mut published) = (BTreeSet::new(), BTreeSet::new());
         let mut affected = roots.digests.clone();
         for descendant in descent {
@@ -159,11 +176,13 @@ impl<'s> Desk<'s> {
             if manifest.destination.is_some() {
                 published.insert(manifest.task);
             }
-            if descendant.envelope.open::<Statement>(policies.keyring()).is_ok() {
+            if descendant.envelope.open::<Statement>(&keyring).is_ok() {
                 done.insert(manifest.task);
             }
         }
-        Self { store, policies, roots, done, published, affected, releases: BTreeMap::new() }
+        let enrolled = enrolled.collect();
+        let releases = BTreeMap::new();
+        Ok(Self { store, policies, keyring, enrolled, roots, done, published, affected, releases })
     }
 
     fn row(&mut self, descendant: &Descendant) -> Result<Row, Error> {
@@ -182,6 +201,7 @@ impl<'s> Desk<'s> {
             place: None,
             time: statement.as_ref().map_or(Time::EPOCH, claimed),
             because: because(descendant.because),
+            machine: statement.as_ref().and_then(Statement::as_manifest).and_then(machine::claimed),
             verified,
             signed,
             files: Vec::new(),
@@ -208,6 +228,9 @@ impl<'s> Desk<'s> {
             Some(Statement::Request(request)) => {
                 row.title = format!("request of phase {}", request.phase);
                 row.release = request.release.to_string();
+            }
+            Some(Statement::Enrolment(enrolment)) => {
+                row.title = format!("enrolment of machine {}", enrolment.machine);
             }
             Some(Statement::Signoff(signoff)) => {
                 row.title = format!("{} by {}", signoff.decision.word(), signoff.person);
@@ -271,7 +294,7 @@ impl<'s> Desk<'s> {
                 Err(refusal) => (false, refusal.code.meaning().into()),
             };
         }
-        match envelope.open::<Statement>(self.policies.keyring()) {
+        match envelope.open::<Statement>(&self.keyring) {
             Ok(signed) => (true, self.whose(signed.signers(), Some(signed.unverified()))),
             Err(refusal) => (false, refusal.code.meaning().into()),
         }
@@ -281,6 +304,7 @@ impl<'s> Desk<'s> {
         let whose = |signer: &Signer| {
             let policies: Vec<_> = self.policies.iter().map(|(_, policy)| policy).collect();
             let owner = policies.iter().rev().find_map(|policy| policy.owner(&signer.key));
+            let owner = owner.or_else(|| self.enrolled.get(&signer.key));
             let name = owner.map_or_else(|| signer.key.short(), Label::to_string);
             let revoked = self.policies.revocation(&signer.key).is_some();
             let strange = owner.zip(statement).is_some_and(|(owner, said)| !self.may(said, owner));
@@ -332,6 +356,7 @@ const fn named(relation: Relation) -> &'static str {
         Relation::ManifestTask | Relation::IntentTask | Relation::ResolutionTask => {
             "it was done for task"
         }
+        Relation::ManifestEnrolment => "its key has certificate",
         Relation::TaskTask => "it takes files of task",
         Relation::TaskManifest => "it takes files of manifest",
         Relation::RequestManifest => "it builds on manifest",

@@ -8,7 +8,7 @@ use custody_core::encoding::base64;
 use custody_core::envelope::{Envelope, Keyring, Payload as _, PolicyText, Signature, StatementId};
 use custody_core::key::{KeyId, PublicKey};
 use custody_core::sshsig::SshSignature;
-use custody_core::statement::{Label, Statement};
+use custody_core::statement::{Enrolment, Label, Statement};
 use custody_core::time::Time;
 use custody_run::run::hash_file;
 use custody_store::{Filter, Relation, Store};
@@ -89,14 +89,22 @@ fn keys(args: &TraceArgs, policies: &PolicyChain, all: &[Envelope]) -> Result<Ve
         let of_name = principals().filter(|(known, _)| *known == name);
         let keys: Vec<&PublicKey> =
             of_name.flat_map(|(_, principal)| &principal.keys).map(|entry| &entry.key).collect();
-        if keys.is_empty() {
+        let enrolled = enrolled(all).filter(|enrolment| enrolment.machine == *name);
+        let keys: Vec<PublicKey> =
+            keys.into_iter().cloned().chain(enrolled.map(|enrolment| enrolment.key)).collect();
+        if !principals().any(|(known, _)| known == name) {
             return Err(Error::Usage(format!("no policy of the store knows a principal {name}")));
         }
-        meant.extend(keys.into_iter().map(|key| Meant { id: key.id(), public: Some(key.clone()) }));
+        meant.extend(keys.into_iter().map(|key| Meant { id: key.id(), public: Some(key) }));
     }
     let listed =
         || principals().flat_map(|(_, principal)| &principal.keys).map(|entry| entry.key.clone());
-    let used = || all.iter().flat_map(Envelope::signatures).filter_map(ssh_key);
+    let certified = enrolled(all).map(|enrolment| enrolment.key);
+    let certified: Vec<PublicKey> = certified.collect();
+    let used = || {
+        let ssh = all.iter().flat_map(Envelope::signatures).filter_map(ssh_key);
+        ssh.chain(certified.iter().cloned())
+    };
     for text in &args.key {
         if let Ok(id) = text.parse::<KeyId>() {
             let public = listed().chain(used()).find(|key| key.id() == id);
@@ -115,6 +123,14 @@ fn keys(args: &TraceArgs, policies: &PolicyChain, all: &[Envelope]) -> Result<Ve
         meant.push(Meant { id: public.id(), public: Some(public) });
     }
     Ok(meant)
+}
+
+/// What certificates say, whoever made them.
+fn enrolled(all: &[Envelope]) -> impl Iterator<Item = Enrolment> {
+    all.iter().filter_map(|envelope| match Statement::parse(envelope.unverified_payload()) {
+        Ok(Statement::Enrolment(enrolment)) => Some(enrolment),
+        _ => None,
+    })
 }
 
 /// As OpenSSH shows keys: `ssh-keygen -l`.
@@ -143,6 +159,7 @@ fn names(statement: &Statement, name: &Label) -> bool {
         }
         Statement::Resolution(resolution) => resolution.person == *name,
         Statement::Manifest(manifest) => manifest.builder.rsplit('/').next() == Some(name.as_str()),
+        Statement::Enrolment(enrolment) => enrolment.machine == *name,
         Statement::Request(_)
         | Statement::Task(_)
         | Statement::Summary(_)
@@ -199,5 +216,6 @@ pub(super) fn claimed(statement: &Statement) -> Time {
         Statement::Summary(summary) => summary.verified,
         Statement::Intent(intent) => intent.created,
         Statement::Resolution(resolution) => resolution.created,
+        Statement::Enrolment(enrolment) => enrolment.from,
     }
 }

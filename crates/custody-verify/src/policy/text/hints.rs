@@ -9,9 +9,10 @@ use core::ops::Range;
 use custody_core::statement::Label;
 use custody_core::time::Time;
 
-use super::tables::{PolicyTable, ProductTable, Text};
+use super::tables::{PolicyTable, ProductTable, StepTable, Text};
 use super::{Fault, Reader, fault, locate, parsed, table};
-use crate::policy::{Hint, Policy, Product, Review};
+use crate::policy::demand::{Standing, platform_of};
+use crate::policy::{Hint, Policy, Product, Review, Step};
 
 /// How words begin that a template or a draft leaves for people to replace.
 const PLACEHOLDERS: [(&str, &str); 9] = [
@@ -27,7 +28,7 @@ const PLACEHOLDERS: [(&str, &str); 9] = [
 ];
 
 /// Members, each as it is written.
-const MEMBERS: [(&str, &str); 31] = [
+const MEMBERS: [(&str, &str); 50] = [
     ("policy", "policy = \"https://custody.dev/policy/v1\""),
     ("version", "version = 1"),
     ("previous", "previous = \"the statement id of the version before\""),
@@ -43,6 +44,10 @@ const MEMBERS: [(&str, &str); 31] = [
     ("threshold", "threshold = 2"),
     ("keys", "keys = [{ key = \"ssh-ed25519 AAAA…\" }]"),
     ("key", "key = \"ssh-ed25519 AAAA…\""),
+    ("enrolled-by", "enrolled-by = [\"enroller\"], a list of machines"),
+    ("enrol", "enrol = [{ fact = \"ec2.image-id\", is = [\"ami-…\"] }]"),
+    ("max-certificate", "max-certificate = \"12h\""),
+    ("revoked-enrolments", "revoked-enrolments = [\"the statement id of an enrolment\"]"),
     ("members", "members = [\"alice\", \"bob\"]"),
     ("channels", "channels = [\"release\"]"),
     ("desk", "desk = [\"desk\"], a list of machines"),
@@ -59,6 +64,24 @@ const MEMBERS: [(&str, &str); 31] = [
     ("verification", "verification = \"full\""),
     ("max-age", "max-age = \"24h\""),
     ("receipts", "receipts = \"none\""),
+    ("images", "images = [\"sha256:…\"], or images = [{ step = \"docker-image\" }]"),
+    (
+        "machine",
+        "machine = [{ fact = \"ec2.image-id\", is = [\"ami-…\"], standing = \"verified\" }], or beside a key machine = { \"ec2.instance-id\" = \"i-…\" }",
+    ),
+    ("builders", "builders = 2"),
+    ("builders-differ", "builders-differ = [\"ec2.image-id\"]"),
+    ("fact", "fact = \"ec2.image-id\""),
+    ("is", "is = [\"ami-…\"]"),
+    ("standing", "standing = \"verified\" or standing = \"claimed\""),
+    ("platforms", "a table [platforms.NAME] for each platform"),
+    ("kind", "kind = \"ec2\""),
+    ("regions", "regions = [\"eu-west-1\"]"),
+    ("certificate", "certificate = \"\"\"-----BEGIN CERTIFICATE-----…\"\"\""),
+    ("allow-rsa-1024", "allow-rsa-1024 = true, or nothing"),
+    ("authorities", "authorities = [\"\"\"-----BEGIN CERTIFICATE-----…\"\"\"]"),
+    ("jwks", "jwks = '{\"keys\":[…]}'"),
+    ("claims", "claims = [\"environment\"]"),
 ];
 
 /// A policy that ends sooner than this, in days, is about to end.
@@ -300,6 +323,7 @@ fn of_product(table: &ProductTable, product: &Product, policy: &Policy, found: &
         else {
             continue;
         };
+        untied(step, read, policy, found);
         if let Some(both) = read.perform.intersection(&read.schedule).next() {
             let message = format!(
                 "{both} makes the tasks of {} and performs them: its key alone makes a result",
@@ -314,6 +338,35 @@ fn of_product(table: &ProductTable, product: &Product, policy: &Policy, found: &
                 message,
                 "let another machine be the release desk",
             ));
+        }
+    }
+}
+
+/// Documents that are the same for the whole life of a machine prove nothing without a key that lives
+/// there: every manifest would be refused.
+fn untied(table: &StepTable, step: &Step, policy: &Policy, found: &mut Vec<Fault>) {
+    for (demand, entry) in step.machine.iter().zip(&table.machine) {
+        let platform = platform_of(&demand.fact).filter(|_| demand.standing == Standing::Verified);
+        let Some(name) = platform
+            .filter(|name| policy.platforms.get(name).is_some_and(|platform| !platform.binds()))
+        else {
+            continue;
+        };
+        let own = |fact: &String| platform_of(fact).as_ref() == Some(&name);
+        let is_untied = |machine: &&Label| {
+            let keys = policy.principals.get(*machine).map(|principal| principal.keys.as_slice());
+            let mut keys = keys.unwrap_or_default().iter().filter(|key| !key.revoked);
+            keys.any(|key| !key.machine.keys().any(own))
+        };
+        if let Some(machine) = step.perform.iter().find(is_untied) {
+            let message = format!(
+                "{name} signs no challenge, and a key of {machine} is not tied to its machine: nothing proves {}",
+                demand.fact
+            );
+            let remedy = format!(
+                "write machine = {{ \"{name}.instance-id\" = \"…\" }} beside the key, or enrol it"
+            );
+            found.push(fault(entry.fact.span(), message, remedy));
         }
     }
 }

@@ -21,9 +21,13 @@ pub(super) struct PolicyTable {
     pub(super) clock_skew: Text,
     #[serde(default)]
     pub(super) origins: Vec<Text>,
+    #[serde(default)]
+    pub(super) revoked_enrolments: Vec<Text>,
     pub(super) root: RootTable,
     pub(super) people: Table<PrincipalTable>,
     pub(super) machines: Table<PrincipalTable>,
+    #[serde(default)]
+    pub(super) platforms: Table<PlatformTable>,
     pub(super) roles: Table<RoleTable>,
     pub(super) products: Table<ProductTable>,
 }
@@ -38,7 +42,18 @@ pub(super) struct RootTable {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct PrincipalTable {
-    pub(super) keys: Spanned<Vec<KeyTable>>,
+    pub(super) keys: Option<Spanned<Vec<KeyTable>>>,
+    pub(super) enrolled_by: Option<Spanned<Vec<Text>>>,
+    pub(super) enrol: Option<Spanned<Vec<ProofTable>>>,
+    pub(super) max_certificate: Option<Text>,
+}
+
+/// A demand of what is always to be proved.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct ProofTable {
+    pub(super) fact: Text,
+    pub(super) is: Spanned<Vec<Text>>,
 }
 
 #[derive(Deserialize)]
@@ -51,6 +66,45 @@ pub(super) struct KeyTable {
     pub(super) revoked: bool,
     #[serde(default)]
     pub(super) user_verification: bool,
+    #[serde(default)]
+    pub(super) machine: Table<Text>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum PlatformKind {
+    Ec2,
+    Google,
+    Azure,
+    Github,
+    Gitlab,
+    Buildkite,
+    Kubernetes,
+    Token,
+    Tpm,
+}
+
+/// What any kind of platform has.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct PlatformTable {
+    pub(super) kind: Spanned<PlatformKind>,
+    pub(super) certificates: Option<Spanned<Vec<RegionalTable>>>,
+    pub(super) allow_rsa_1024: Option<Spanned<bool>>,
+    pub(super) authorities: Option<Spanned<Vec<Text>>>,
+    pub(super) names: Option<Spanned<Vec<Text>>>,
+    pub(super) issuer: Option<Text>,
+    pub(super) audience: Option<Text>,
+    pub(super) jwks: Option<Text>,
+    pub(super) keys: Option<Spanned<Vec<Text>>>,
+    pub(super) claims: Option<Spanned<Vec<Text>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RegionalTable {
+    pub(super) regions: Spanned<Vec<Text>>,
+    pub(super) certificate: Text,
 }
 
 #[derive(Deserialize)]
@@ -123,6 +177,27 @@ pub(super) struct StepTable {
     #[serde(default)]
     pub(super) summaries: Vec<Text>,
     pub(super) receipts: Spanned<Receipts>,
+    pub(super) images: Option<Spanned<Vec<Spanned<toml::Value>>>>,
+    #[serde(default)]
+    pub(super) machine: Vec<DemandTable>,
+    pub(super) builders: Option<Spanned<i64>>,
+    #[serde(default)]
+    pub(super) builders_differ: Vec<Text>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum WantedStanding {
+    Verified,
+    Claimed,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct DemandTable {
+    pub(super) fact: Text,
+    pub(super) is: Spanned<Vec<Text>>,
+    pub(super) standing: WantedStanding,
 }
 
 #[derive(Deserialize)]

@@ -6,7 +6,9 @@ use custody_core::digest::Sha256;
 use custody_core::envelope::{Envelope, Payload as _, PolicyText, Signature, StatementId};
 use custody_core::key::{KeyId, PublicKey};
 use custody_core::sshsig::SshSignature;
-use custody_core::statement::{InputOrigin, Label, Manifest, Origin, Request, Statement, Task};
+use custody_core::statement::{
+    Image, InputOrigin, Label, Manifest, Origin, Request, Statement, Task,
+};
 use custody_verify::Policy;
 
 /// Who seems to have signed.
@@ -62,6 +64,10 @@ pub(super) struct Step {
     pub(super) outputs: BTreeSet<String>,
     pub(super) network: bool,
     pub(super) destinations: BTreeSet<String>,
+    /// Digests of container images.
+    pub(super) images: BTreeSet<String>,
+    /// What workers claimed of isolation and images, by name.
+    pub(super) machine: BTreeMap<String, BTreeSet<String>>,
     /// The longest time from task to run, in seconds.
     pub(super) waited: u64,
     pub(super) runs: usize,
@@ -266,6 +272,9 @@ impl<'e> Reader<'e> {
         step.inputs.extend(inputs);
         step.outputs.extend(task.outputs.iter().map(ToString::to_string));
         step.destinations.extend(task.destination.clone());
+        if let Some(Image::Named { digest, .. }) = &task.image {
+            step.images.insert(format!("sha256:{digest}"));
+        }
         let folder = |uri: &str| {
             uri.rsplit_once('/').map_or_else(|| uri.into(), |(folder, _)| format!("{folder}/"))
         };
@@ -293,6 +302,13 @@ impl<'e> Reader<'e> {
         let used: BTreeSet<(String, bool)> = used.collect();
         let step = self.product(&request).steps.entry(manifest.step.to_string()).or_default();
         step.perform.extend(perform);
+        for (name, value) in &manifest.environment {
+            let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
+            let telling = name == "isolation" || name.ends_with(".image-id");
+            if telling && name.chars().all(word) {
+                step.machine.entry(name.clone()).or_default().insert(value.clone());
+            }
+        }
         step.inputs.extend(used);
         step.waited = step.waited.max(manifest.started.since(task.created));
         step.runs += 1;

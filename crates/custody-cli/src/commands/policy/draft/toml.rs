@@ -177,8 +177,22 @@ fn step(step: &Step) -> String {
     };
     let irrevocable =
         if publishes { "true" } else { "false   # can it be taken back? Signing cannot" };
+    let images = if step.images.is_empty() {
+        String::new()
+    } else {
+        format!("images = {}   # or the step that makes it\n", list(&step.images))
+    };
+    let demand = |(fact, values): (&String, &BTreeSet<String>)| {
+        format!("{{ fact = {}, is = {}, standing = \"claimed\" }}", string(fact), list(values))
+    };
+    let machine: Vec<String> = step.machine.iter().map(demand).collect();
+    let machine = if machine.is_empty() {
+        String::new()
+    } else {
+        format!("# seen, and not demanded: machine = [{}]\n", machine.join(", "))
+    };
     format!(
-        "phase = {}\nperform = {}\n{schedule}source = {}\ninputs = [{}]\n{externals}outputs = {}\nnetwork = {}\nverification = \"full\"\nirrevocable = {irrevocable}\n{destinations}max-age = \"{}d\"\nreceipts = \"none\"\n",
+        "phase = {}\nperform = {}\n{schedule}source = {}\ninputs = [{}]\n{externals}outputs = {}\nnetwork = {}\nverification = \"full\"\nirrevocable = {irrevocable}\n{destinations}max-age = \"{}d\"\nreceipts = \"none\"\n{images}{machine}",
         string(&step.phase),
         named(&step.perform, "FILL-IN-machine-that-performs"),
         step.source,

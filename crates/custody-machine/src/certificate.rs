@@ -1,0 +1,338 @@
+//! X.509 certificates (RFC 5280), as far as platforms use them.
+
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::str::FromStr;
+
+use custody_core::crypto::{Scheme, signature_fits};
+use custody_core::encoding::base64_decode;
+use custody_core::key::{LegacyRsaKey, PublicKey};
+use custody_core::time::Time;
+use custody_core::{Code, Refusal};
+
+use crate::asn1::{
+    self, BIT_STRING, BOOLEAN, Element, Elements, INTEGER, OBJECT_IDENTIFIER, OCTET_STRING,
+    SEQUENCE, SET, context,
+};
+
+/// The key of a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CertifiedKey {
+    /// One that may sign anything.
+    Strong(PublicKey),
+    /// RSA below 2048 bits, which only [`Ec2`](crate::Ec2) can use, and only if the policy allows it.
+    Legacy(LegacyRsaKey),
+}
+
+/// A certificate. What it says is worth as much as whoever pinned or signed it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    signed: Vec<u8>,
+    algorithm: Vec<u8>,
+    signature: Vec<u8>,
+    issuer: Vec<u8>,
+    subject: Vec<u8>,
+    not_before: Time,
+    not_after: Time,
+    key: CertifiedKey,
+    extensions: Extensions,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Extensions {
+    /// How many authorities may be below, if it is one at all.
+    authority: Option<usize>,
+    usage: Option<u8>,
+    purposes: Option<Vec<Vec<u8>>>,
+    names: Vec<String>,
+}
+
+const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x13];
+const KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x0f];
+const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x25];
+const ALTERNATIVE_NAME: &[u8] = &[0x55, 0x1d, 0x11];
+/// What we do not check, critical or not: names that an authority may certify.
+const NAME_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x1e];
+const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
+
+const DIGITAL_SIGNATURE: u8 = 0x80;
+const CERTIFICATE_SIGN: u8 = 0x04;
+
+/// Algorithms of signatures by their object identifiers.
+const ALGORITHMS: [(&[u8], Scheme); 6] = [
+    (&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0b], Scheme::RsaPkcs1Sha256),
+    (&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0c], Scheme::RsaPkcs1Sha384),
+    (&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0d], Scheme::RsaPkcs1Sha512),
+    (&[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02], Scheme::EcdsaP256Der),
+    (&[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x03], Scheme::EcdsaP384Der),
+    (&[0x2b, 0x65, 0x70], Scheme::Ed25519),
+];
+
+const ELEMENTS: usize = 64;
+/// Most certificates between that of a signer and one that the policy pins.
+const INTERMEDIATES: usize = 2;
+
+impl Certificate {
+    /// A certificate from its DER.
+    pub fn from_der(der: &[u8]) -> Result<Self, Refusal> {
+        let fault = |found: &str| {
+            Refusal::new(Code::PolicyInvalid, "", "an X.509 certificate in DER", found.to_owned())
+        };
+        let outer = || {
+            let mut outer = asn1::only(der, SEQUENCE)?;
+            let signed = outer.take(SEQUENCE)?;
+            let algorithm = outer.take(SEQUENCE)?;
+            let signature = bits(outer.take(BIT_STRING)?)?;
+            outer.end()?;
+            Some((signed, algorithm, signature))
+        };
+        let (signed, algorithm, signature) = outer().ok_or_else(|| fault("another shape"))?;
+        let body = Body::read(signed).ok_or_else(|| fault("another shape"))?;
+        if body.algorithm.whole != algorithm.whole {
+            return Err(fault("two algorithms for its one signature"));
+        }
+        let key = match PublicKey::from_spki_der(body.key.whole) {
+            Ok(key) => CertifiedKey::Strong(key),
+            Err(refusal) => match LegacyRsaKey::from_spki_der(body.key.whole) {
+                Ok(key) => CertifiedKey::Legacy(key),
+                Err(_) => return Err(refusal),
+            },
+        };
+        let extensions = Extensions::read(&body);
+        let oid = Elements(algorithm.content).take(OBJECT_IDENTIFIER);
+        Ok(Self {
+            signed: signed.whole.to_vec(),
+            algorithm: oid.map(|oid| oid.content.to_vec()).unwrap_or_default(),
+            signature: signature.to_vec(),
+            issuer: body.issuer.whole.to_vec(),
+            subject: body.subject.whole.to_vec(),
+            not_before: body.not_before,
+            not_after: body.not_after,
+            key,
+            extensions: extensions.ok_or_else(|| fault("an extension that nobody here knows"))?,
+        })
+    }
+
+    /// The key that it certifies.
+    pub const fn key(&self) -> &CertifiedKey {
+        &self.key
+    }
+
+    /// Whether it is an authority, which may sign other certificates.
+    pub const fn is_authority(&self) -> bool {
+        self.extensions.authority.is_some()
+    }
+
+    pub(crate) fn strong_key(&self) -> Option<&PublicKey> {
+        match &self.key {
+            CertifiedKey::Strong(key) => Some(key),
+            CertifiedKey::Legacy(_) => None,
+        }
+    }
+
+    /// Whether it holds at this moment. Both ends belong to it.
+    pub(crate) fn holds_at(&self, at: Time) -> bool {
+        (self.not_before..=self.not_after).contains(&at)
+    }
+
+    /// From when until when it holds.
+    pub(crate) fn period(&self) -> String {
+        format!("{} to {}", self.not_before, self.not_after)
+    }
+
+    /// The DNS names that it is for or, without any, the common name of its subject.
+    pub(crate) fn names(&self) -> &[String] {
+        &self.extensions.names
+    }
+
+    /// Whether it may sign what is no certificate and, where it says what for, for this purpose too.
+    pub(crate) fn signs_for(&self, purpose: &[u8]) -> bool {
+        let Extensions { authority, usage, purposes, names: _ } = &self.extensions;
+        authority.is_none()
+            && usage.is_none_or(|usage| usage & DIGITAL_SIGNATURE != 0)
+            && purposes.as_ref().is_none_or(|known| known.iter().any(|known| known == purpose))
+    }
+
+    /// Whether a chain of certificates that hold at this moment leads from here to one of `anchors`, through
+    /// `between` where needed.
+    pub(crate) fn leads_to(&self, anchors: &[Self], between: &[Self], at: Time) -> bool {
+        self.leads_up(anchors, between, at, 0)
+    }
+
+    fn leads_up(&self, anchors: &[Self], between: &[Self], at: Time, below: usize) -> bool {
+        let made_this = |above: &&Self| above.issued(self, below) && above.holds_at(at);
+        self.holds_at(at)
+            && (anchors.iter().any(|anchor| made_this(&anchor))
+                || (below < INTERMEDIATES
+                    && between.iter().filter(made_this).any(|above| {
+                        above.leads_up(anchors, between, at, below.saturating_add(1))
+                    })))
+    }
+
+    fn issued(&self, other: &Self, below: usize) -> bool {
+        let scheme = ALGORITHMS.iter().find(|(oid, _)| *oid == other.algorithm);
+        let signed = |(key, (_, scheme)): (&PublicKey, &(&[u8], Scheme))| {
+            signature_fits(key, *scheme, &other.signed, &other.signature)
+        };
+        self.subject == other.issuer
+            && self.extensions.authority.is_some_and(|most| below <= most)
+            && self.extensions.usage.is_none_or(|usage| usage & CERTIFICATE_SIGN != 0)
+            && self.strong_key().zip(scheme).is_some_and(signed)
+    }
+}
+
+impl FromStr for Certificate {
+    type Err = Refusal;
+
+    /// One certificate in PEM.
+    fn from_str(text: &str) -> Result<Self, Refusal> {
+        let body = text.trim().strip_prefix("-----BEGIN CERTIFICATE-----");
+        let body = body.and_then(|body| body.strip_suffix("-----END CERTIFICATE-----"));
+        let body = body.ok_or_else(|| {
+            Refusal::new(Code::PolicyInvalid, "", "one certificate in PEM", "other text")
+        })?;
+        let base64: String = body.split_ascii_whitespace().collect();
+        Self::from_der(&base64_decode(&base64)?)
+    }
+}
+
+/// A bit string of whole bytes.
+fn bits(element: Element<'_>) -> Option<&[u8]> {
+    element.content.strip_prefix(&[0])
+}
+
+struct Body<'a> {
+    algorithm: Element<'a>,
+    issuer: Element<'a>,
+    not_before: Time,
+    not_after: Time,
+    subject: Element<'a>,
+    key: Element<'a>,
+    extensions: Option<Elements<'a>>,
+}
+
+impl<'a> Body<'a> {
+    fn read(signed: Element<'a>) -> Option<Self> {
+        let mut body = Elements(signed.content);
+        let version = body.optional(context(0));
+        body.take(INTEGER)?;
+        let algorithm = body.take(SEQUENCE)?;
+        let issuer = body.take(SEQUENCE)?;
+        let mut validity = body.enter(SEQUENCE)?;
+        let (not_before, not_after) = (time(validity.next()?)?, time(validity.next()?)?);
+        validity.end()?;
+        let subject = body.take(SEQUENCE)?;
+        let key = body.take(SEQUENCE)?;
+        let extensions = match body.optional(context(3)) {
+            None => None,
+            // version 3
+            Some(_) if version.map(|v| v.content) != Some(&[INTEGER, 1, 2]) => return None,
+            Some(explicit) => Some(asn1::only(explicit.content, SEQUENCE)?),
+        };
+        body.end()?;
+        Some(Self { algorithm, issuer, not_before, not_after, subject, key, extensions })
+    }
+}
+
+impl Extensions {
+    fn read(body: &Body<'_>) -> Option<Self> {
+        let mut read = Self::default();
+        let mut seen = Vec::new();
+        for element in body.extensions.map_or(Some(Vec::new()), |all| all.all(ELEMENTS))? {
+            let mut extension = Elements(Some(element).filter(|e| e.tag == SEQUENCE)?.content);
+            let name = extension.take(OBJECT_IDENTIFIER)?.content;
+            let critical = match extension.optional(BOOLEAN) {
+                None => false,
+                Some(flag) if flag.content == [0xff] => true,
+                Some(_) => return None,
+            };
+            let value = extension.take(OCTET_STRING)?.content;
+            extension.end()?;
+            if seen.contains(&name) {
+                return None;
+            }
+            seen.push(name);
+            match name {
+                BASIC_CONSTRAINTS => {
+                    let (is_authority, most_below) = constraints(value)?;
+                    read.authority = is_authority.then_some(most_below);
+                }
+                KEY_USAGE => {
+                    let mut usage = Elements(value);
+                    read.usage = Some(*usage.take(BIT_STRING)?.content.get(1)?);
+                    usage.end()?;
+                }
+                EXTENDED_KEY_USAGE => {
+                    let purposes = asn1::only(value, SEQUENCE)?.all(ELEMENTS)?;
+                    let purposes = purposes.iter().map(|oid| oid.content.to_vec());
+                    read.purposes = Some(purposes.collect());
+                }
+                ALTERNATIVE_NAME => {
+                    let names = asn1::only(value, SEQUENCE)?.all(ELEMENTS)?;
+                    // dNSName [2]
+                    let dns = names.iter().filter(|name| name.tag == 0x82);
+                    read.names = dns.filter_map(|name| text(name.content)).collect();
+                }
+                NAME_CONSTRAINTS => return None,
+                _ if critical => return None,
+                _ => {}
+            }
+        }
+        if !seen.contains(&ALTERNATIVE_NAME) {
+            read.names.extend(common_name(Elements(body.subject.content)));
+        }
+        Some(read)
+    }
+}
+
+/// Whether it is an authority, and how many may be below.
+fn constraints(value: &[u8]) -> Option<(bool, usize)> {
+    let mut constraints = asn1::only(value, SEQUENCE)?;
+    let is_authority = match constraints.optional(BOOLEAN) {
+        None => false,
+        Some(flag) if flag.content == [0xff] => true,
+        Some(_) => return None,
+    };
+    let most = match constraints.optional(INTEGER).map(|number| number.content) {
+        None => usize::MAX,
+        Some([number]) if *number < 0x80 => usize::from(*number),
+        Some(_) => return None,
+    };
+    constraints.end()?;
+    Some((is_authority, most))
+}
+
+fn common_name(mut subject: Elements<'_>) -> Option<String> {
+    while let Some(mut set) = subject.enter(SET) {
+        while let Some(mut pair) = set.enter(SEQUENCE) {
+            if pair.take(OBJECT_IDENTIFIER)?.content == COMMON_NAME {
+                return text(pair.next()?.content);
+            }
+        }
+    }
+    None
+}
+
+fn text(bytes: &[u8]) -> Option<String> {
+    core::str::from_utf8(bytes).ok().map(str::to_ascii_lowercase)
+}
+
+/// `UTCTime` or `GeneralizedTime`, in the one form that certificates have.
+fn time(element: Element<'_>) -> Option<Time> {
+    let text = core::str::from_utf8(element.content).ok()?;
+    let (year, rest) = match (element.tag, text.get(..2)?) {
+        (0x17, short) => {
+            let century = if short < "50" { "20" } else { "19" };
+            (format!("{century}{short}"), text.get(2..)?)
+        }
+        (0x18, _) => (text.get(..4)?.to_owned(), text.get(4..)?),
+        _ => return None,
+    };
+    let digits = rest.strip_suffix('Z').filter(|digits| digits.len() == 10)?;
+    let part = |from: usize, to: usize| digits.get(from..to);
+    let (month, day) = (part(0, 2)?, part(2, 4)?);
+    let (hour, minute, second) = (part(4, 6)?, part(6, 8)?, part(8, 10)?);
+    format!("{year}-{month}-{day}T{hour}:{minute}:{second}Z").parse().ok()
+}

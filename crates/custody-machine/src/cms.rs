@@ -1,0 +1,171 @@
+//! CMS (RFC 5652), as far as platforms sign with it: `SignedData` of plain data by one signer with
+//! RSASSA-PKCS1-v1.5 and SHA-256.
+
+use alloc::vec::Vec;
+
+use custody_core::crypto::{Scheme, sha256, signature_fits};
+use custody_core::key::PublicKey;
+
+use crate::asn1::{
+    self, Element, Elements, INTEGER, OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE, SET, context,
+};
+
+/// 1.2.840.113549.1.7.2
+const SIGNED_DATA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x02];
+/// 1.2.840.113549.1.7.1
+const DATA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x01];
+/// 1.2.840.113549.1.9.3
+const CONTENT_TYPE: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x03];
+/// 1.2.840.113549.1.9.4
+const MESSAGE_DIGEST: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x04];
+/// 2.16.840.1.101.3.4.2.1
+const SHA256: &[u8] = &[0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01];
+/// 1.2.840.113549.1.1.1
+const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
+/// 1.2.840.113549.1.1.11, which Azure also writes where the hash is named.
+const RSA_WITH_SHA256: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0b];
+
+const CERTIFICATES: usize = 8;
+const ATTRIBUTES: usize = 16;
+
+/// Data with a signature that nobody has checked yet.
+pub(crate) struct Cms {
+    /// What was signed.
+    pub(crate) content: Vec<u8>,
+    /// The certificates that came along. They are only candidates for a chain.
+    pub(crate) certificates: Vec<Vec<u8>>,
+    message: Vec<u8>,
+    signature: Vec<u8>,
+}
+
+impl Cms {
+    /// Reads BER or DER. `beside` is the content, where it is not inside.
+    pub(crate) fn read(ber: &[u8], beside: Option<&[u8]>) -> Result<Self, &'static str> {
+        let der = asn1::to_der(ber).ok_or("no BER")?;
+        let mut info = asn1::only(&der, SEQUENCE).ok_or("another shape")?;
+        let SignedData { inside, certificates, signers } =
+            Self::signed_data(&mut info).ok_or("no SignedData")?;
+        let content = inside.or(beside).ok_or("no content")?;
+        let [one] = &*signers else { return Err("no or several signers") };
+        let Signer { digest, attributes, algorithm, signature } =
+            Signer::read(*one).ok_or("a signer of another shape")?;
+        if ![SHA256, RSA_WITH_SHA256].contains(&digest) {
+            return Err("another hash than SHA-256");
+        }
+        if ![RSA, RSA_WITH_SHA256].contains(&algorithm) {
+            return Err("another signature than RSA");
+        }
+        if signature.is_empty() {
+            return Err("an empty signature");
+        }
+        let message = match attributes {
+            None => content.to_vec(),
+            Some(attributes) => signed_attributes(attributes, content)?,
+        };
+        Ok(Self {
+            content: content.to_vec(),
+            certificates: certificates.iter().map(|element| element.whole.to_vec()).collect(),
+            message,
+            signature: signature.to_vec(),
+        })
+    }
+
+    fn signed_data<'a>(info: &mut Elements<'a>) -> Option<SignedData<'a>> {
+        info.take(OBJECT_IDENTIFIER).filter(|oid| oid.content == SIGNED_DATA)?;
+        let mut signed = info.enter(context(0))?.enter(SEQUENCE)?;
+        info.end()?;
+        signed.take(INTEGER)?;
+        signed.take(SET)?;
+        let mut encapsulated = signed.enter(SEQUENCE)?;
+        encapsulated.take(OBJECT_IDENTIFIER).filter(|oid| oid.content == DATA)?;
+        let inside = match encapsulated.optional(context(0)) {
+            None => None,
+            Some(explicit) => {
+                let mut inside = Elements(explicit.content);
+                let content = inside.take(OCTET_STRING)?.content;
+                inside.end()?;
+                Some(content)
+            }
+        };
+        encapsulated.end()?;
+        let certificates = signed.optional(context(0)).map_or(&[][..], |set| set.content);
+        signed.optional(context(1));
+        let signers = signed.enter(SET)?.all(CERTIFICATES)?;
+        signed.end()?;
+        Some(SignedData {
+            inside,
+            certificates: Elements(certificates).all(CERTIFICATES)?,
+            signers,
+        })
+    }
+
+    /// Whether the key made the signature.
+    pub(crate) fn is_signed_by(&self, key: &PublicKey) -> bool {
+        signature_fits(key, Scheme::RsaPkcs1Sha256, &self.message, &self.signature)
+    }
+}
+
+struct SignedData<'a> {
+    inside: Option<&'a [u8]>,
+    certificates: Vec<Element<'a>>,
+    signers: Vec<Element<'a>>,
+}
+
+struct Signer<'a> {
+    digest: &'a [u8],
+    attributes: Option<&'a [u8]>,
+    algorithm: &'a [u8],
+    signature: &'a [u8],
+}
+
+impl<'a> Signer<'a> {
+    fn read(element: Element<'a>) -> Option<Self> {
+        let mut signer = Elements(Some(element).filter(|e| e.tag == SEQUENCE)?.content);
+        signer.take(INTEGER)?;
+        // who it says that it is, which is nothing to go by
+        signer.next()?;
+        let oid = |signer: &mut Elements<'a>| {
+            Some(signer.enter(SEQUENCE)?.take(OBJECT_IDENTIFIER)?.content)
+        };
+        let digest = oid(&mut signer)?;
+        let attributes = signer.optional(context(0)).map(|set| set.content);
+        let algorithm = oid(&mut signer)?;
+        let signature = signer.take(OCTET_STRING)?.content;
+        signer.optional(context(1));
+        signer.end()?;
+        Some(Self { digest, attributes, algorithm, signature })
+    }
+}
+
+/// What is signed where the signature covers attributes: the set of them, which must say of the content
+/// what it is and which digest it has.
+fn signed_attributes(attributes: &[u8], content: &[u8]) -> Result<Vec<u8>, &'static str> {
+    let all = Elements(attributes).all(ATTRIBUTES).ok_or("no attributes")?;
+    let mut found: [Option<&[u8]>; 2] = [None; 2];
+    for element in all {
+        let attribute = || {
+            let mut attribute = Elements(Some(element).filter(|e| e.tag == SEQUENCE)?.content);
+            let name = attribute.take(OBJECT_IDENTIFIER)?.content;
+            let values = attribute.enter(SET)?.all(ATTRIBUTES)?;
+            attribute.end()?;
+            Some((name, values))
+        };
+        let (name, values) = attribute().ok_or("an attribute of another shape")?;
+        let tags = [(CONTENT_TYPE, OBJECT_IDENTIFIER), (MESSAGE_DIGEST, OCTET_STRING)];
+        for (place, (known, tag)) in found.iter_mut().zip(tags) {
+            if name == known {
+                match &*values {
+                    [one] if one.tag == tag && place.is_none() => *place = Some(one.content),
+                    _ => return Err("an attribute that is there twice"),
+                }
+            }
+        }
+    }
+    match found {
+        [Some(DATA), Some(digest)] if digest == sha256(content) => {
+            Ok(asn1::element(SET, attributes))
+        }
+        [Some(DATA), Some(_)] => Err("the digest of another content"),
+        _ => Err("attributes without type and digest of the content"),
+    }
+}

@@ -1,0 +1,351 @@
+//! The machine of a step: another image than the policy has, another instance, somebody else's documents,
+//! less isolation, or a worker who says so and proves nothing.
+
+use std::sync::OnceLock;
+
+use custody_core::digest::Sha256;
+use custody_core::statement::{Attestation, Image, Manifest, UsedImage, binding};
+use custody_core::{Code, Refusal};
+use custody_platforms::token::Issuer;
+use custody_platforms::{Certified, Signer, attestation, ec2};
+use custody_verify::Report;
+use custody_verify::policy::Standing;
+use custody_world as world;
+use world::{Builder, Key, World, assert_accepted, assert_refused, change, findings, label};
+
+const BUILD: &str = "new/build/manifest";
+const INSTANCE: &str = "i-0a1b2c3d4e5f60718";
+const OTHER: &str = "i-0ffffffffffffffff";
+const IMAGE: &str = "ami-0123456789abcdef0";
+
+fn amazon() -> &'static Signer {
+    static AMAZON: OnceLock<Signer> = OnceLock::new();
+    AMAZON.get_or_init(|| Signer::own(&Certified::new("Amazon of tests", false)))
+}
+
+fn google() -> &'static Issuer {
+    static GOOGLE: OnceLock<Issuer> = OnceLock::new();
+    GOOGLE.get_or_init(|| Issuer::new("https://accounts.google.com"))
+}
+
+fn document(instance: &str, image: &str) -> Attestation {
+    let document = ec2::document(instance, image, "eu-west-1");
+    let signature = ec2::rsa2048(&document, amazon());
+    attestation("ec2", &[("document", &document), ("rsa2048", &signature)])
+}
+
+/// A token of this run by this key.
+fn token(manifest: &Manifest, key: &str, instance: &str) -> Attestation {
+    let audience = format!("custody:{}", binding(&manifest.task.0, &Key::of(key).public.id()));
+    let more = format!(
+        r#""email":"w@x","google":{{"compute_engine":{{"instance_id":"{instance}","zone":"z"}}}}"#
+    );
+    let claims = google().claims(&audience, "1", manifest.started, &more);
+    attestation("google", &[("token", &google().token(&claims))])
+}
+
+/// The policy with platforms, and with these members in the step `build` and beside the builder's key.
+fn policy(text: &str, step: &str, key: &str) -> String {
+    let platforms = format!(
+        "[platforms.ec2]\nkind = \"ec2\"\ncertificates = [{{ regions = [\"eu-west-1\"], certificate = \"\"\"{}\"\"\" }}]\n\
+         [platforms.google]\nkind = \"google\"\njwks = '''{}'''\n",
+        amazon().certificate_pem(),
+        google().jwks()
+    );
+    let builder = Key::of("builder").public.to_openssh();
+    text.replace("\n[roles.releng]", &format!("\n{platforms}\n[roles.releng]"))
+        .replace(&format!("\"{builder}\" }}"), &format!("\"{builder}\"{key} }}"))
+        .replace(
+            "[products.hello.steps.build]\n",
+            &format!("[products.hello.steps.build]\n{step}\n"),
+        )
+}
+
+fn demanding(step: &'static str, key: &'static str) -> Builder {
+    change().policy(move |text| policy(&text, step, key))
+}
+
+/// The build and what people have of it, without the older release whose machine says nothing.
+fn built(world: &World) -> Report {
+    let mut question = world.ask("hello", &world::content("new", "hello"));
+    question.expect.step = Some(label("build"));
+    custody_verify::verify(&question, &world.evidence(), &world.chain(), world.now)
+}
+
+#[track_caller]
+fn refused(builder: Builder, code: Code, parts: &[&str]) {
+    let report = built(&builder.build());
+    assert_refused(&report, code);
+    let text = findings(&report);
+    for part in parts {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+fn claims(manifest: &mut Manifest, fact: &str, value: &str) {
+    manifest.environment.push((fact.into(), value.into()));
+}
+
+fn standing(report: &Report, fact: &str) -> Option<Standing> {
+    let node = report.nodes().find(|node| node.title == "manifest of step build")?;
+    node.machine.iter().find(|known| known.name == fact).map(|known| known.standing)
+}
+
+const AMI: &str = "machine = [{ fact = \"ec2.image-id\", is = [\"ami-0123456789abcdef0\"], standing = \"verified\" }]";
+const TIED: &str = ", machine = { \"ec2.instance-id\" = \"i-0a1b2c3d4e5f60718\" }";
+
+/// `wrk-ami-not-allowed`: by another image's document, and by the worker's word alone.
+#[test]
+fn a_machine_image_that_is_not_allowed_or_not_proved_is_refused() {
+    let with = |instance: &'static str, image: &'static str| {
+        demanding(AMI, TIED)
+            .manifest(BUILD, move |m| m.attestations = vec![document(instance, image)])
+    };
+    let report = built(&with(INSTANCE, IMAGE).build());
+    assert_accepted(&report);
+    assert_eq!(standing(&report, "ec2.image-id"), Some(Standing::Verified));
+    let other = "ami-0fedcba9876543210";
+    refused(
+        with(INSTANCE, other),
+        Code::WorkerImageMismatch,
+        &["worker/builder", "ec2.image-id", IMAGE, &format!("{other}, verified")],
+    );
+    let word = demanding(AMI, "").manifest(BUILD, |m| claims(m, "ec2.image-id", IMAGE));
+    refused(word, Code::WorkerIdentityUnverified, &[&format!("{IMAGE}, claimed")]);
+    refused(demanding(AMI, ""), Code::WorkerIdentityUnverified, &["found absent"]);
+}
+
+/// `wrk-iid-replayed`, `wrk-iid-unsigned`: a document is of one machine for its whole life, and everybody
+/// who saw it has it.
+#[test]
+fn a_document_counts_only_with_the_key_of_its_machine() {
+    let with = |key: &'static str, instance: &'static str| {
+        demanding(AMI, key)
+            .manifest(BUILD, move |m| m.attestations = vec![document(instance, IMAGE)])
+    };
+    assert_accepted(&built(&with(TIED, INSTANCE).build()));
+    refused(
+        with("", INSTANCE),
+        Code::WorkerIdentityUnverified,
+        &["anybody who saw them", INSTANCE],
+    );
+    refused(with(TIED, OTHER), Code::WorkerIdentityMismatch, &[OTHER, INSTANCE]);
+    let forged = demanding(AMI, TIED).manifest(BUILD, |m| {
+        let mut document = document(INSTANCE, IMAGE);
+        *document.parts[1].1.last_mut().unwrap() ^= 4;
+        m.attestations = vec![document];
+    });
+    refused(forged, Code::WorkerIdentityUnverified, &[]);
+    // a tied key without any proof signs nothing, whatever the step demands
+    let tied = demanding("", TIED);
+    refused(tied, Code::WorkerIdentityUnverified, &["ec2.instance-id", INSTANCE]);
+}
+
+/// What nobody demands is in the report all the same, and a document that proves nothing with the reason.
+#[test]
+fn the_report_says_what_is_proved_and_what_is_claimed_where_nothing_is_demanded() {
+    let world = demanding("", "").manifest(BUILD, |m| {
+        m.attestations = vec![token(m, "builder", "123"), document(INSTANCE, IMAGE)];
+        claims(m, "ec2.image-id", IMAGE);
+    });
+    let report = built(&world.build());
+    assert_accepted(&report);
+    assert_eq!(standing(&report, "google.instance-id"), Some(Standing::Verified));
+    assert_eq!(standing(&report, "ec2.image-id"), Some(Standing::Claimed));
+    let node = report.nodes().find(|node| node.title == "manifest of step build").unwrap();
+    assert!(node.facts.iter().any(|(word, why)| *word == "not proved" && why.starts_with("ec2: ")));
+    let json = report.to_json().to_line();
+    for part in [
+        r#"{"fact":"google.instance-id","standing":"verified","value":"123"}"#,
+        r#"{"fact":"os","standing":"claimed","value":"linux"}"#,
+    ] {
+        assert!(json.replace(' ', "").contains(part), "{part}: {json}");
+    }
+}
+
+/// A worker's word that differs from the proof is a lie or a fault, whoever asks.
+#[test]
+fn a_claim_against_the_proof_is_refused() {
+    let with = |claim: &'static str| {
+        demanding("", "").manifest(BUILD, move |m| {
+            m.attestations = vec![token(m, "builder", "123")];
+            claims(m, "google.instance-id", claim);
+        })
+    };
+    assert_accepted(&built(&with("123").build()));
+    refused(
+        with("124"),
+        Code::WorkerIdentityMismatch,
+        &["123, as proved", "124, as the worker says"],
+    );
+}
+
+/// `wrk-key-two-instances`: a copy of the key on another machine.
+#[test]
+fn one_key_on_two_machines_is_refused() {
+    let with = |other: &'static str| {
+        demanding("", "")
+            .manifest(BUILD, |m| m.attestations = vec![token(m, "builder", "123")])
+            .manifest("old/build/manifest", move |m| {
+                m.attestations = vec![token(m, "builder", other)];
+            })
+    };
+    assert_accepted(&built(&with("123").build()));
+    refused(with("124"), Code::WorkerIdentityMismatch, &["123 here, and 124 in manifest"]);
+}
+
+/// `chain-threshold-one-machine`: two keys of two names on one instance.
+#[test]
+fn two_builders_on_one_machine_are_one() {
+    let with = |other: &'static str| {
+        let second = Key::of("builder-2").public.to_openssh();
+        change()
+            .policy(move |text| {
+                policy(&text, "builders = 2", "")
+                    .replace("[platforms.ec2]", &format!("[machines.builder-2]\nkeys = [{{ key = \"{second}\" }}]\n[platforms.ec2]"))
+                    .replace("perform = [\"builder\"]", "perform = [\"builder\", \"builder-2\"]")
+            })
+            .also("build", "builder-2")
+            .manifest(BUILD, |m| m.attestations = vec![token(m, "builder", "123")])
+            .manifest("new/build/manifest/builder-2", move |m| {
+                m.attestations = vec![token(m, "builder-2", other)];
+            })
+    };
+    assert_accepted(&built(&with("124").build()));
+    refused(with("123"), Code::ChainThresholdDisagree, &["is like", "instance-id 123"]);
+}
+
+#[test]
+fn less_isolation_than_demanded_is_refused() {
+    const SANDBOX: &str = "machine = [{ fact = \"isolation\", is = [\"sandbox\", \"container\"], standing = \"claimed\" }]";
+    let with = |value: &'static str| {
+        demanding(SANDBOX, "").manifest(BUILD, move |m| claims(m, "isolation", value))
+    };
+    assert_accepted(&built(&with("sandbox").build()));
+    assert_accepted(&built(&with("container").build()));
+    refused(
+        with("process"),
+        Code::WorkerIsolationMissing,
+        &["container or sandbox", "process, claimed"],
+    );
+    refused(demanding(SANDBOX, ""), Code::WorkerIsolationMissing, &["found absent"]);
+}
+
+/// `wrk-interactive-docker`, `wrk-interactive-type`: anything but no is yes.
+#[test]
+fn a_machine_that_somebody_sat_at_is_refused() {
+    let with =
+        |value: &'static str| change().manifest(BUILD, move |m| claims(m, "interactive", value));
+    assert_accepted(&built(&with("no").build()));
+    for value in ["yes", "", "No", "0", "false", "unknown"] {
+        refused(with(value), Code::WorkerInteractive, &["interactive"]);
+    }
+    const ASKED: &str =
+        "machine = [{ fact = \"interactive\", is = [\"no\"], standing = \"claimed\" }]";
+    refused(demanding(ASKED, ""), Code::WorkerInteractive, &["found absent"]);
+}
+
+fn digest(text: &str) -> Sha256 {
+    Sha256::of(text.as_bytes())
+}
+
+fn in_image(builder: Builder, asked: &'static str, used: &'static str) -> Builder {
+    builder
+        .task("new/build/task", move |task| {
+            let name = "registry.example.org/debian".into();
+            task.image = Some(Image::Named { name, digest: digest(asked) });
+        })
+        .manifest(BUILD, move |m| {
+            let name = "registry.example.org/debian".into();
+            let platform = "linux/amd64".into();
+            m.image = Some(UsedImage { name, id: digest(used), manifest: None, platform });
+        })
+}
+
+/// The policy lets the build run in the image `good`.
+fn good_image() -> Builder {
+    let step = format!("images = [\"sha256:{}\"]", digest("good"));
+    change().policy(move |text| policy(&text, &step, ""))
+}
+
+/// `wrk-image-digest`: another image in the task, in the run, none, or one where none is allowed.
+#[test]
+fn a_container_image_that_is_not_allowed_is_refused() {
+    assert_accepted(&built(&in_image(good_image(), "good", "good").build()));
+    let list = format!("sha256:{}", digest("good"));
+    let bad = digest("bad").to_string();
+    refused(in_image(good_image(), "bad", "bad"), Code::WorkerImageMismatch, &[&list, &bad]);
+    refused(in_image(good_image(), "good", "bad"), Code::WorkerImageMismatch, &[&bad]);
+    refused(good_image(), Code::WorkerImageMismatch, &[&list, "no image"]);
+    refused(
+        in_image(change(), "good", "good"),
+        Code::WorkerImageMismatch,
+        &["gives this step none"],
+    );
+}
+
+/// `wrk-image-unbuilt`: an image from a step, without the manifest of that step.
+#[test]
+fn an_image_that_is_a_product_needs_its_manifest() {
+    let from = |step: &'static str| {
+        let line = format!("[products.hello.steps.partial]\nimages = [{{ step = \"{step}\" }}]\n");
+        change()
+            .policy(move |text| text.replace("[products.hello.steps.partial]\n", &line))
+            .task("new/partial/task", |task| {
+                task.image = Some(Image::Input("new/dist/hello.mar".parse().unwrap()));
+            })
+            .manifest("new/partial/manifest", |m| {
+                let (name, platform) = ("new/dist/hello.mar".into(), "linux/amd64".into());
+                m.image = Some(UsedImage { name, id: digest("it"), manifest: None, platform });
+            })
+    };
+    assert_accepted(&from("build").build().file());
+    let other = from("sign").build().file();
+    assert_refused(&other, Code::WorkerImageMismatch);
+    assert!(findings(&other).contains("a product of step sign"), "{}", findings(&other));
+    let mut unbuilt = from("build").build();
+    unbuilt.drop("new/build/manifest");
+    assert_refused(&unbuilt.file(), Code::ChainLinkMissing);
+    let outside = from("build").task("new/partial/task", |task| {
+        task.image = Some(Image::Input("external/bsdiff".parse().unwrap()));
+    });
+    assert_refused(&outside.build().file(), Code::WorkerImageMismatch);
+}
+
+/// `pol-image-by-tag`, and demands that nobody could mean.
+#[test]
+fn demands_that_cannot_be_held_are_refused_in_the_policy() {
+    let read = |step: &str, key: &str| {
+        let text = policy(&world::policy_text(), step, key);
+        custody_verify::Policy::parse(&text).map_err(Refusal::from)
+    };
+    assert!(read(AMI, TIED).is_ok());
+    let digest = digest("good");
+    for step in [
+        "images = [\"debian:12\"]".to_string(),
+        "images = [\"debian@sha256:00\"]".into(),
+        format!("images = [\"debian:12@sha256:{digest}\"]"),
+        "images = []".into(),
+        "images = [{ step = \"nowhere\" }]".into(),
+        "images = [{ step = \"build\", tag = \"12\" }]".into(),
+        "images = [12]".into(),
+        format!("images = [\"sha256:{digest}\", \"sha256:{digest}\"]"),
+        AMI.replace("ec2.", "azure."),
+        AMI.replace("ec2.", ""),
+        AMI.replace("\"ami-0123456789abcdef0\"", ""),
+        AMI.replace("verified", "proved"),
+        AMI.replace("image-id", "IMAGE"),
+        AMI.replace("[{", "[{ fact = \"ec2.image-id\", is = [\"x\"], standing = \"claimed\" }, {"),
+    ] {
+        let refusal = read(&step, "").unwrap_err();
+        assert_eq!(refusal.code, Code::PolicyInvalid, "{step}");
+        assert!(refusal.at.starts_with("policy, line "), "{refusal}");
+    }
+    for key in [
+        ", machine = { \"ec2.region\" = \"eu-west-1\" }",
+        ", machine = { \"azure.vm-id\" = \"1\" }",
+        ", machine = { hostname = \"a\" }",
+    ] {
+        assert_eq!(read("", key).unwrap_err().code, Code::PolicyInvalid, "{key}");
+    }
+}

@@ -1,0 +1,165 @@
+//! Keys with certificates.
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
+use custody_core::encoding::base64;
+use custody_core::key::PublicKey;
+use custody_core::time::Time;
+
+use crate::der::{RSA, RSA_WITH_SHA256, algorithm, bits, octets, oid, sequence, set, small, tlv};
+
+/// Somebody with an RSA key of 2048 bits and a certificate for it.
+pub struct Signer {
+    key: RsaKeyPair,
+    name: String,
+    certificate: Vec<u8>,
+}
+
+/// What a certificate says.
+#[derive(Clone)]
+pub struct Certified {
+    /// The common name of its subject.
+    pub name: String,
+    /// DNS names.
+    pub names: Vec<String>,
+    /// Whether it is an authority.
+    pub authority: bool,
+    pub not_before: Time,
+    pub not_after: Time,
+    /// The content octets of the purposes' object identifiers.
+    pub purposes: Vec<Vec<u8>>,
+    /// The first byte of its key usage.
+    pub usage: u8,
+    /// How many authorities may be below.
+    pub path_length: Option<u8>,
+    /// One more extension: the last number of 2.5.29.N, and whether it is critical.
+    pub more: Option<(u8, bool)>,
+}
+
+impl Certified {
+    /// An authority, or somebody who only signs, from 2020 until 2049.
+    pub fn new(name: &str, authority: bool) -> Self {
+        Self {
+            name: name.to_owned(),
+            names: vec![],
+            authority,
+            not_before: "2020-01-01T00:00:00Z".parse().unwrap(),
+            not_after: "2049-12-31T23:59:59Z".parse().unwrap(),
+            purposes: vec![],
+            // keyCertSign, or digitalSignature
+            usage: if authority { 0x04 } else { 0x80 },
+            path_length: None,
+            more: None,
+        }
+    }
+}
+
+impl Signer {
+    /// Somebody whose certificate is signed by nobody else.
+    pub fn own(certified: &Certified) -> Self {
+        let key = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        let certificate = certificate(certified, &spki(&key), &certified.name, &key);
+        Self { key, name: certified.name.clone(), certificate }
+    }
+
+    /// An authority of this name.
+    pub fn authority(name: &str) -> Self {
+        Self::own(&Certified::new(name, true))
+    }
+
+    /// Somebody with a new key and a certificate by this one.
+    pub fn issue(&self, certified: &Certified) -> Self {
+        let key = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        let certificate = certificate(certified, &spki(&key), &self.name, &self.key);
+        Self { key, name: certified.name.clone(), certificate }
+    }
+
+    /// A certificate by this one for a key that somebody else has.
+    pub fn certify(&self, certified: &Certified, key: &PublicKey) -> Vec<u8> {
+        certificate(certified, &key.to_spki_der(), &self.name, &self.key)
+    }
+
+    pub fn public_key(&self) -> PublicKey {
+        PublicKey::from_spki_der(&spki(&self.key)).unwrap()
+    }
+
+    pub fn certificate(&self) -> &[u8] {
+        &self.certificate
+    }
+
+    pub fn certificate_pem(&self) -> String {
+        pem(&self.certificate)
+    }
+
+    pub fn sign(&self, message: &[u8]) -> Vec<u8> {
+        sign(&self.key, message)
+    }
+
+    pub(crate) fn name(&self) -> Vec<u8> {
+        name(&self.name)
+    }
+}
+
+/// A certificate in PEM.
+pub(crate) fn pem(der: &[u8]) -> String {
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", base64(der))
+}
+
+fn sign(key: &RsaKeyPair, message: &[u8]) -> Vec<u8> {
+    let mut signature = vec![0; key.public_modulus_len()];
+    key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature).unwrap();
+    signature
+}
+
+fn spki(key: &RsaKeyPair) -> Vec<u8> {
+    sequence(&[&algorithm(RSA), &bits(key.public_key().as_ref())])
+}
+
+fn name(common: &str) -> Vec<u8> {
+    let pair = sequence(&[&oid(&[0x55, 4, 3]), &tlv(0x0c, &[common.as_bytes()])]);
+    sequence(&[&set(&[&pair])])
+}
+
+fn time(time: Time) -> Vec<u8> {
+    let digits: String = time.to_string().chars().filter(char::is_ascii_digit).collect();
+    match &digits[..2] {
+        "20" if &digits[2..3] < "5" => tlv(0x17, &[&digits.as_bytes()[2..], b"Z"]),
+        _ => tlv(0x18, &[digits.as_bytes(), b"Z"]),
+    }
+}
+
+fn certificate(certified: &Certified, spki: &[u8], issuer: &str, by: &RsaKeyPair) -> Vec<u8> {
+    let Certified { name: subject, names, authority, not_before, not_after, purposes, .. } =
+        certified;
+    let extension = |last: u8, critical: bool, value: &[u8]| {
+        let critical: &[u8] = if critical { &[1, 1, 0xff] } else { &[] };
+        sequence(&[&oid(&[0x55, 0x1d, last]), critical, &octets(value)])
+    };
+    let is_authority: &[u8] = if *authority { &[1, 1, 0xff] } else { &[] };
+    let most_below = certified.path_length.map(small).unwrap_or_default();
+    let mut extensions = vec![
+        extension(0x13, true, &sequence(&[is_authority, &most_below])),
+        extension(0x0f, true, &tlv(3, &[&[0, certified.usage]])),
+    ];
+    if !names.is_empty() {
+        let names: Vec<Vec<u8>> = names.iter().map(|name| tlv(0x82, &[name.as_bytes()])).collect();
+        extensions.push(extension(0x11, false, &sequence(&[&names.concat()])));
+    }
+    if !purposes.is_empty() {
+        let purposes: Vec<Vec<u8>> = purposes.iter().map(|purpose| oid(purpose)).collect();
+        extensions.push(extension(0x25, false, &sequence(&[&purposes.concat()])));
+    }
+    extensions.extend(certified.more.map(|(last, critical)| extension(last, critical, &[5, 0])));
+    let signed = sequence(&[
+        &tlv(0xa0, &[&small(2)]),
+        &small(1),
+        &algorithm(RSA_WITH_SHA256),
+        &name(issuer),
+        &sequence(&[&time(*not_before), &time(*not_after)]),
+        &name(subject),
+        spki,
+        &tlv(0xa3, &[&sequence(&[&extensions.concat()])]),
+    ]);
+    sequence(&[&signed, &algorithm(RSA_WITH_SHA256), &bits(&sign(by, &signed))])
+}
