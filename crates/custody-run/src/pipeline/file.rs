@@ -12,6 +12,7 @@ use custody_core::{Code, Refusal};
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::image::StepImage;
 use super::limits::LimitsTable;
 use super::template::Template;
 use super::{PIPELINE_TYPE, Pipeline, Step, StepInput, Upstream};
@@ -46,6 +47,7 @@ struct StepTable {
     variables: BTreeMap<Text, Text>,
     #[serde(default)]
     network: bool,
+    image: Option<Spanned<toml::Value>>,
     limits: Option<LimitsTable>,
     #[serde(default)]
     source: bool,
@@ -99,7 +101,7 @@ pub(super) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn place(&self, span: &Range<usize>) -> String {
+    pub(super) fn place(&self, span: &Range<usize>) -> String {
         let before = self.text.get(..span.start).unwrap_or(self.text);
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
@@ -152,6 +154,8 @@ impl Reader<'_> {
 
     fn step(&self, name: &Text, table: &StepTable) -> Result<Step, Refusal> {
         self.check_kind(name, table)?;
+        let inputs = self.inputs(&table.inputs)?;
+        let image = table.image.as_ref();
         Ok(Step {
             name: self.parsed(name)?,
             phase: self.parsed(&table.phase)?,
@@ -167,6 +171,7 @@ impl Reader<'_> {
                 .map(|(name, value)| self.variable(name, value))
                 .collect::<Result<_, _>>()?,
             network: table.network,
+            image: image.map(|image| StepImage::read(image, &inputs, self)).transpose()?,
             limits: table
                 .limits
                 .as_ref()
@@ -174,7 +179,7 @@ impl Reader<'_> {
             source: table.source,
             sha512: table.sha512,
             outputs: self.patterns(&table.outputs)?,
-            inputs: self.inputs(&table.inputs)?,
+            inputs,
             externals: self.externals(&table.externals)?,
             deadline: table.deadline.as_ref().map_or(Ok(DEADLINE), |text| self.duration(text))?,
         })
@@ -192,6 +197,7 @@ impl Reader<'_> {
             (false, Some(_))
                 if table.source
                     || table.network
+                    || table.image.is_some()
                     || table.limits.is_some()
                     || !table.outputs.is_empty()
                     || !table.variables.is_empty()
