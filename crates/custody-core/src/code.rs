@@ -89,6 +89,8 @@ codes! {
     ChainReleaseMismatch "CHAIN_RELEASE_MISMATCH" "this belongs to another release" "take the file and evidence of the release that you asked for";
     ChainInstanceMismatch "CHAIN_INSTANCE_MISMATCH" "staging and production are mixed" "use evidence of one instance only";
     ChainSourceMismatch "CHAIN_SOURCE_MISMATCH" "the source is not the one that people approved" "build from the approved revision, or have people approve this one";
+    ChainSourceForbidden "CHAIN_SOURCE_FORBIDDEN" "the source brings along something that the policy does not allow" "take it out of the source, or have the policy allow it: submodules = [\"URI\"] of the product";
+    ChainSourceUnsigned "CHAIN_SOURCE_UNSIGNED" "the source lacks the signature that the policy demands" "have one of the people sign with SSH: git commit -S or git tag -s, with gpg.format=ssh; a new commit must be approved anew";
     ChainInputUnaccounted "CHAIN_INPUT_UNACCOUNTED" "nothing explains where an input came from" "take inputs only from earlier steps, the source, or externals pinned in the task";
     ChainForked "CHAIN_FORKED" "one task has two results" "find out which is right and why there are two, then have a person sign a resolution";
     ChainReplayed "CHAIN_REPLAYED" "something that may be used once was used again" "plan a new task";

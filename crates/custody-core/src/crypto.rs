@@ -159,6 +159,11 @@ impl core::fmt::Debug for Context {
 }
 
 impl Context {
+    /// SHA-1, for ids of repositories that have no other. Nothing of ours is named by it.
+    pub(crate) fn sha1_of_a_repository() -> Self {
+        Self(digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY))
+    }
+
     pub(crate) fn sha256() -> Self {
         Self(digest::Context::new(&digest::SHA256))
     }

@@ -26,6 +26,7 @@ pub mod name;
 pub mod sshsig;
 pub mod statement;
 pub mod time;
+pub mod vcs;
 
 pub use code::{Code, Refusal};
 

@@ -24,5 +24,7 @@ pub const ATTESTATIONS: usize = 8;
 pub const ATTESTATION_BYTES: usize = 256 << 10;
 /// Largest request for an enrolment, in bytes: its attestations are in base64.
 pub const REQUEST_BYTES: usize = 4 << 20;
+/// Largest commit or tag that a manifest carries for its signature, in bytes.
+pub const SIGNED_SOURCE_BYTES: usize = 64 << 10;
 /// Largest policy, in bytes.
 pub const POLICY_BYTES: usize = 4 << 20;

@@ -24,7 +24,7 @@ pub use enrolment::{Enrolment, EnrolmentRequest, possession};
 pub use image::{Image, UsedImage};
 pub use intent::{Intent, Stage};
 pub use manifest::{BUILD_TYPE, InputOrigin, Manifest, UsedInput, worker_uri};
-pub use parts::{Artifact, Label, ReleaseId, Revision, Source};
+pub use parts::{Artifact, Label, ReleaseId, Revision, Source, Submodule};
 pub use request::{EarlierManifest, Pipeline, PolicyRef, Request};
 pub use resolution::{Resolution, Resolve};
 pub use signoff::{Decision, Signoff, short_code};
@@ -45,6 +45,7 @@ pub const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
 
 /// Any statement that Custody knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "most statements are manifests")]
 pub enum Statement {
     /// What a phase of a release is to do.
     Request(Request),

@@ -10,7 +10,7 @@ use custody_core::statement::{
     Approver, Artifact, Attestation, Authorization, Decision, Downloads, EarlierManifest,
     Enrolment, External, Image, Input, InputOrigin, Intent, Label, Limits, Manifest, Origin,
     Pinned, Pipeline, PolicyRef, ReleaseId, Request, Resolution, Resolve, Revision, Signoff,
-    Source, Stage, Statement, Summary, Task, UsedImage, UsedInput, VerificationResult,
+    Source, Stage, Statement, Submodule, Summary, Task, UsedImage, UsedInput, VerificationResult,
 };
 use custody_core::time::Time;
 use proptest::prelude::*;
@@ -83,8 +83,25 @@ fn source() -> impl Strategy<Value = Source> {
         "[0-9a-f]{40}".prop_map(Revision::Git),
         "[0-9a-f]{64}".prop_map(Revision::Git),
         "[0-9a-f]{40}".prop_map(Revision::Mercurial),
+        "[0-9a-f]{64}".prop_map(Revision::Archive),
     ];
     (text(), revision).prop_map(|(uri, revision)| Source { uri, revision })
+}
+
+/// Submodules of which no two collide, and the raw object that carries a signature.
+fn brought_along() -> impl Strategy<Value = (Option<Vec<u8>>, Vec<Submodule>)> {
+    let submodule = (name(), text(), "[0-9a-f]{40}").prop_map(|(path, uri, commit)| Submodule {
+        path,
+        uri,
+        commit,
+    });
+    let submodules = prop::collection::vec(submodule, 0..3).prop_map(|mut all| {
+        for (i, submodule) in all.iter_mut().enumerate() {
+            submodule.path = format!("s{i}/{}", submodule.path).parse().unwrap();
+        }
+        all
+    });
+    (prop::option::of(prop::collection::vec(any::<u8>(), 0..50)), submodules)
 }
 
 fn pairs() -> impl Strategy<Value = Vec<(String, String)>> {
@@ -296,10 +313,11 @@ fn manifest() -> impl Strategy<Value = Statement> {
         prop::option::of(artifact()),
     );
     let machine = (attestations(), prop::option::of(id()), prop::option::of(used_image()));
-    (head, machine, tail).prop_map(
+    (head, machine, brought_along(), tail).prop_map(
         |(
             (artifacts, task, step, command, destination, creator, environment),
             (attestations, enrolment, image),
+            (signed_source, submodules),
             (source, (upstream, agreeing), inputs, run, log),
         )| {
             let (builder, invocation, started, finished) = run;
@@ -315,6 +333,8 @@ fn manifest() -> impl Strategy<Value = Statement> {
                 enrolment,
                 image,
                 source,
+                signed_source,
+                submodules,
                 upstream,
                 agreeing,
                 inputs,

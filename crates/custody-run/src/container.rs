@@ -151,9 +151,7 @@ impl Contained {
 pub fn execute(
     run: &Run<'_>,
     image: &Image,
-    engine: Option<&Engine>,
-    private: &Path,
-    user: User,
+    (engine, private, user): (Option<&Engine>, &Path, User),
     live: &mut dyn FnMut(&[u8]),
     cancelled: &AtomicBool,
 ) -> Result<Contained, Refusal> {

@@ -25,12 +25,14 @@ use tempfile::TempDir;
 use crate::collect::collect;
 use crate::container::{self, Contained, Engine};
 use crate::destination::{Destination, Place, S3Config};
+use crate::downloads::execute_with_downloads;
+use crate::downloads::upstream::Upstream;
 use crate::execute::{Confinement, LOG_BYTES, Outcome, Run, User, execute};
 use crate::external;
 use crate::gate;
 use crate::measure::measure;
 use crate::measure::platform::{Collected, Platform};
-use crate::source::checkout;
+use crate::source::{Checked, Demanded, Rules, checkout};
 use crate::stage::copy::unavailable;
 use crate::stage::{RunDirectory, StagedInput, remove_all, stage_inputs};
 
@@ -51,6 +53,9 @@ pub struct Worker<'w> {
     pub repository: Option<&'w str>,
     /// The platforms that are asked what machine this is.
     pub platforms: &'w [Platform],
+    /// The certificates (PEM) that vouch for servers that commands download from, where it is not the
+    /// system's that do.
+    pub download_authorities: Option<&'w Path>,
     /// What this machine can do to keep commands apart.
     pub confinement: &'w Confinement,
     /// What runs commands in images; without it whatever this machine has.
@@ -66,6 +71,9 @@ impl std::fmt::Debug for Worker<'_> {
         f.debug_struct("Worker").field("name", &self.name).finish_non_exhaustive()
     }
 }
+
+/// Who is given what a command prints, as it comes.
+pub type Live<'l> = dyn FnMut(&[u8]) + Send + 'l;
 
 /// Why a task has no manifest.
 #[derive(Debug)]
@@ -104,7 +112,7 @@ fn task_of<'r>(accepted: &Accepted<'r>) -> Result<(StatementId, &'r Task), Refus
 impl Worker<'_> {
     /// Runs a task's command behind its gate and gives the id of its manifest. `live` is given what
     /// the command prints.
-    pub fn run(&self, id: StatementId, live: &mut dyn FnMut(&[u8])) -> Result<StatementId, Stop> {
+    pub fn run(&self, id: StatementId, live: &mut Live<'_>) -> Result<StatementId, Stop> {
         let report = self.judge(id)?;
         let first = accepted(&report)?;
         let share = if first.is_shared() { Share::Part } else { Share::Whole };
@@ -162,15 +170,12 @@ impl Worker<'_> {
         task: &Task,
         directory: &RunDirectory,
         private: &Path,
-        live: &mut dyn FnMut(&[u8]),
+        live: &mut Live<'_>,
     ) -> Result<Manifest, Stop> {
         // before anything of the task's own is here, and while no command runs
         let collected = self.collect_from_platforms(id)?;
         stage_inputs(directory, &self.inputs(accepted, task)?)?;
-        if let Some(source) = &task.source {
-            let from = self.repository.unwrap_or(&source.uri);
-            checkout(from, &source.revision, &directory.source())?;
-        }
+        let checked = self.source(accepted, task, directory)?;
         let log = private.join("log");
         let run = Run {
             task,
@@ -180,7 +185,7 @@ impl Worker<'_> {
             timeout: Some(Duration::from_secs(task.deadline.since((self.clock)()).max(1))),
             source_date_epoch: Some(task.created.unix()),
         };
-        let (outcome, contained) = self.execute(&run, private, live)?;
+        let (outcome, downloads, contained) = self.execute(&run, private, live)?;
         if !outcome.end.is_success() {
             return Err(self.failed(task, &outcome, &log));
         }
@@ -200,7 +205,12 @@ impl Worker<'_> {
             Artifact { name: log_name, digests: outcome.log, size: outcome.log_size };
         self.keep(&outputs, (&log_artifact, &log))?;
         let artifacts = outputs.into_iter().map(|(artifact, _)| artifact).collect();
-        let mut manifest = self.manifest(accepted, id, task, artifacts, &outcome, log_artifact);
+        let mut manifest = Manifest {
+            submodules: checked.submodules,
+            signed_source: checked.signed,
+            ..self.manifest(accepted, id, task, artifacts, &outcome, log_artifact)
+        };
+        manifest.inputs.extend(downloads);
         collected.enter(&mut manifest);
         if let Some(contained) = contained {
             manifest.environment = contained.environment(manifest.environment);
@@ -215,20 +225,60 @@ impl Worker<'_> {
         Collected::from(self.platforms, &binding)
     }
 
-    /// Runs the command on the machine itself, or in the task's image.
+    /// The source that people approved, by the rules of the newest policy.
+    fn source(
+        &self,
+        accepted: &Accepted<'_>,
+        task: &Task,
+        directory: &RunDirectory,
+    ) -> Result<Checked, Refusal> {
+        let Some(source) = &task.source else { return Ok(Checked::default()) };
+        let policies = gate::policies(self.store, (self.clock)())?;
+        let (_, policy) = policies.newest();
+        let product = policy.product(&accepted.release().product)?;
+        let check = |raw: Option<&[u8]>| {
+            policy.source_signer(product, source, raw, task.created).map(|_| ())
+        };
+        let signatures = product.source_signatures.as_ref();
+        let rules = Rules {
+            submodule: &|uri| product.allows_submodule(uri),
+            lfs: product.lfs,
+            signature: signatures.map(|demanded| Demanded { what: demanded.what, check: &check }),
+        };
+        checkout(self.repository.unwrap_or(&source.uri), source, &rules, &directory.source())
+    }
+
+    /// Runs the command in the task's image or on the machine itself, and gives what it fetched.
     fn execute(
         &self,
         run: &Run<'_>,
         private: &Path,
-        live: &mut dyn FnMut(&[u8]),
-    ) -> Result<(Outcome, Option<Contained>), Refusal> {
-        let Some(image) = &run.task.image else {
-            return Ok((execute(run, self.confinement, live, self.cancelled)?, None));
-        };
-        let user = self.confinement.user.unwrap_or_else(User::own);
-        let engine = self.engine;
-        let done = container::execute(run, image, engine, private, user, live, self.cancelled)?;
-        Ok((done.outcome.clone(), Some(done)))
+        live: &mut Live<'_>,
+    ) -> Result<(Outcome, Vec<UsedInput>, Option<Contained>), Refusal> {
+        let nothing = Vec::new();
+        match (&run.task.image, &run.task.downloads) {
+            (None, None) => {
+                Ok((execute(run, self.confinement, live, self.cancelled)?, nothing, None))
+            }
+            (None, Some(downloads)) => {
+                let upstream = Upstream::new(self.download_authorities)?;
+                let (from, machine) = ((self.store, &upstream), self.confinement);
+                let done =
+                    execute_with_downloads(run, downloads, machine, from, live, self.cancelled)?;
+                Ok((done.0, done.1, None))
+            }
+            (Some(image), None) => {
+                let user = self.confinement.user.unwrap_or_else(User::own);
+                let how = (self.engine, private, user);
+                let done = container::execute(run, image, how, live, self.cancelled)?;
+                Ok((done.outcome.clone(), nothing, Some(done)))
+            }
+            (Some(image), Some(_)) => {
+                let at = format!("image {image}");
+                let expected = "a task without downloads: no image is run with the proxy yet";
+                Err(Refusal::new(Code::GateUnavailable, at, expected, "downloads"))
+            }
+        }
     }
 
     /// The files that the gate let through, and the externals that the task pins.
@@ -288,7 +338,12 @@ impl Worker<'_> {
         outcome: &Outcome,
         log: Artifact,
     ) -> Manifest {
-        let environment = measure(&outcome.confinement);
+        let mut environment = measure(&outcome.confinement);
+        if task.downloads.is_some() {
+            environment.retain(|(name, _)| name != "network");
+            environment.push(("network".into(), "downloads".into()));
+            environment.sort();
+        }
         Manifest {
             log: Some(log),
             ..self.skeleton(
@@ -336,6 +391,8 @@ impl Worker<'_> {
             environment,
             attestations: Vec::new(),
             enrolment: self.certificate.map(|(id, _)| id),
+            signed_source: None,
+            submodules: Vec::new(),
             image: None,
             source: task.source.clone(),
             upstream,

@@ -195,7 +195,7 @@ impl World {
             source_date_epoch: Some(1_700_000_000),
         };
         let (image, engine) = (task.image.as_ref().unwrap(), Some(&self.engine));
-        let done = execute(&run, image, engine, &room, NOBODY, &mut |_| (), cancelled)?;
+        let done = execute(&run, image, (engine, &room, NOBODY), &mut |_| (), cancelled)?;
         let text = fs::read_to_string(&log).unwrap();
         Ok((done, Place { directory: directory.path().to_owned(), room, log: text }))
     }

@@ -6,9 +6,10 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use custody_core::statement::Revision;
+use custody_core::statement::{Revision, Source, Submodule};
+use custody_core::vcs::SignedKind;
 use custody_core::{Code, Refusal};
-use custody_run::source::checkout;
+use custody_run::source::{Checked, Demanded, Rules, checkout};
 use tempfile::TempDir;
 
 struct World {
@@ -63,14 +64,24 @@ impl World {
     }
 
     fn checkout_from(&self, from: &str, id: &str) -> Result<PathBuf, Refusal> {
+        self.checkout_by(from, id, &Rules::default()).map(|(into, _)| into)
+    }
+
+    fn checkout_by(
+        &self,
+        from: &str,
+        id: &str,
+        rules: &Rules<'_>,
+    ) -> Result<(PathBuf, Checked), Refusal> {
         self.checkouts.set(self.checkouts.get() + 1);
         let run = self.files.path().join(format!("run{}", self.checkouts.get()));
         let into = run.join("source");
         fs::create_dir_all(&into).unwrap();
-        let checked = checkout(from, &Revision::Git(id.to_owned()), &into);
+        let source = Source { uri: from.into(), revision: Revision::Git(id.to_owned()) };
+        let checked = checkout(from, &source, rules, &into);
         let left: Vec<_> = fs::read_dir(&run).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert_eq!(left, [into.as_path()], "nothing else is left beside it");
-        checked.map(|()| into)
+        checked.map(|checked| (into, checked))
     }
 
     fn checkout(&self, id: &str) -> Result<PathBuf, Refusal> {
@@ -148,10 +159,6 @@ fn only_a_whole_id_of_a_commit_that_is_there_will_do() {
     ] {
         assert_eq!(world.code(id), Code::ChainSourceMismatch, "{id:?}");
     }
-    let into = world.files.path().join("hg/source");
-    fs::create_dir_all(&into).unwrap();
-    let refusal = checkout("/", &Revision::Mercurial(commit), &into).unwrap_err();
-    assert_eq!(refusal.code, Code::ChainSourceMismatch);
 }
 
 #[test]
@@ -167,6 +174,7 @@ fn a_repository_out_of_reach_decides_nothing() {
         "http://127.0.0.1:1/x",
         "https://127.0.0.1:1/x",
         "",
+        "file://localhost/x",
         &run,
         &upload,
     ] {
@@ -283,18 +291,181 @@ fn a_repository_of_another_user_is_read() {
     world.checkout(&commit).unwrap();
 }
 
+/// `chain-source-submodule`
 #[test]
-fn submodules_are_not_followed() {
-    let world = World::new();
+fn submodules_come_from_where_the_policy_says() {
+    let (world, inner, innermost) = (World::new(), World::new(), World::new());
+    innermost.write("deep.c", "int deep;\n");
+    let deep = innermost.commit();
+    let uri = |world: &World| format!("file://{}", world.repository.display());
+    inner.git(&["submodule", "--quiet", "add", &uri(&innermost), "third party/deep"]);
+    let middle = inner.commit();
     world.commit();
-    let other = World::new();
-    other.commit();
-    let from = other.repository.display().to_string();
-    world.git(&["submodule", "--quiet", "add", &from, "module"]);
+    world.git(&["submodule", "--quiet", "add", &uri(&inner), "lib"]);
     let commit = world.commit();
-    assert!(world.repository.join("module/main.c").exists());
-    let source = world.checkout(&commit).unwrap();
-    assert_eq!(fs::read_dir(source.join("module")).unwrap().count(), 0);
+    let from = uri(&world);
+
+    let refusal = world.checkout_from(&from, &commit).unwrap_err();
+    assert_eq!(refusal.code, Code::ChainSourceForbidden, "{refusal}");
+    assert!(refusal.at.ends_with("submodule lib"), "{refusal}");
+    // the inner one is not allowed by the outer one
+    let only_inner = |found: &str| found == uri(&inner);
+    let rules = Rules { submodule: &only_inner, ..Rules::default() };
+    let refusal = world.checkout_by(&from, &commit, &rules).unwrap_err();
+    assert_eq!(refusal.code, Code::ChainSourceForbidden, "{refusal}");
+    assert!(refusal.at.contains("lib/third party/deep"), "{refusal}");
+
+    let rules = Rules { submodule: &|_| true, ..Rules::default() };
+    let (source, checked) = world.checkout_by(&from, &commit, &rules).unwrap();
+    assert_eq!(
+        fs::read_to_string(source.join("lib/third party/deep/deep.c")).unwrap(),
+        "int deep;\n"
+    );
+    let submodule = |path: &str, world: &World, commit: &str| Submodule {
+        path: path.parse().unwrap(),
+        uri: uri(world),
+        commit: commit.into(),
+    };
+    let expected =
+        [submodule("lib", &inner, &middle), submodule("lib/third party/deep", &innermost, &deep)];
+    assert_eq!(checked.submodules, expected);
+
+    // a commit that the repository of the submodule does not have
+    let lost = format!("160000,{},lib", "1".repeat(40));
+    world.git(&["update-index", "--cacheinfo", &lost]);
+    world.git(&["commit", "--quiet", "--message", "m"]);
+    let commit = world.git(&["rev-parse", "HEAD"]);
+    let refusal = world.checkout_by(&from, &commit, &rules).unwrap_err();
+    assert_eq!(refusal.code, Code::ChainSourceMismatch, "{refusal}");
+    // one of which nobody says where it is
+    world.git(&["rm", "--quiet", "--cached", ".gitmodules"]);
+    world.git(&["commit", "--quiet", "--message", "m"]);
+    let commit = world.git(&["rev-parse", "HEAD"]);
+    let refusal = world.checkout_by(&from, &commit, &rules).unwrap_err();
+    assert_eq!(refusal.code, Code::ChainSourceMismatch, "{refusal}");
+    assert!(refusal.expected.contains(".gitmodules"), "{refusal}");
+}
+
+#[test]
+fn a_relative_submodule_is_beside_its_repository() {
+    let (world, inner) = (World::new(), World::new());
+    let pinned = inner.commit();
+    world.commit();
+    world.write(".gitmodules", "[submodule \"x\"]\n\tpath = lib\n\turl = ../repository\n");
+    world.git(&["add", ".gitmodules"]);
+    world.git(&["update-index", "--add", "--cacheinfo", &format!("160000,{pinned},lib")]);
+    world.git(&["commit", "--quiet", "--message", "m"]);
+    let commit = world.git(&["rev-parse", "HEAD"]);
+    let asked = std::cell::RefCell::new(Vec::new());
+    let allow = |uri: &str| {
+        asked.borrow_mut().push(uri.to_owned());
+        false
+    };
+    let rules = Rules { submodule: &allow, ..Rules::default() };
+    let into = world.files.path().join("relative/source");
+    fs::create_dir_all(&into).unwrap();
+    let from = world.repository.to_str().unwrap();
+    let git = |uri: &str| Source { uri: uri.into(), revision: Revision::Git(commit.clone()) };
+    // by the name that the policy has for the source, wherever it is fetched from
+    let named = git("https://git.example.org/group/hello");
+    assert_eq!(checkout(from, &named, &rules, &into).unwrap_err().code, Code::ChainSourceForbidden);
+    assert_eq!(*asked.borrow(), ["https://git.example.org/group/repository"]);
+    let short = git("https://git.example.org");
+    fs::remove_dir_all(&into).unwrap();
+    fs::create_dir_all(&into).unwrap();
+    assert_eq!(checkout(from, &short, &rules, &into).unwrap_err().code, Code::ChainSourceMismatch);
+}
+
+/// `chain-source-lfs`
+#[test]
+fn a_pointer_stands_for_the_file_that_it_names() {
+    let world = World::new();
+    let content = "large\n".repeat(1000);
+    let oid = custody_core::digest::Sha256::of(content.as_bytes()).to_string();
+    let pointer = |size: usize| {
+        format!("version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {size}\n")
+    };
+    world.write("large.bin", &pointer(content.len()));
+    let commit = world.commit();
+    let at = format!(".git/lfs/objects/{}/{}/{oid}", &oid[..2], &oid[2..4]);
+    let read = |source: &Path| fs::read_to_string(source.join("large.bin")).unwrap();
+    let rules = Rules { lfs: true, ..Rules::default() };
+    let from = world.repository.to_str().unwrap();
+
+    // without the policy's word a pointer is a file like others
+    assert_eq!(read(&world.checkout(&commit).unwrap()), pointer(content.len()));
+    let refusal = world.checkout_by(from, &commit, &rules).unwrap_err();
+    assert_eq!(refusal.code, Code::GateUnavailable, "{refusal}");
+    world.write(&at, &content);
+    assert_eq!(read(&world.checkout_by(from, &commit, &rules).unwrap().0), content);
+    for other in [content.replace("large\n", "Large\n"), format!("{content}x"), String::new()] {
+        world.write(&at, &other);
+        let refusal = world.checkout_by(from, &commit, &rules).unwrap_err();
+        assert_eq!(refusal.code, Code::ChainSourceMismatch, "{refusal}");
+        assert!(refusal.at.contains(&oid), "{refusal}");
+    }
+    world.write(&at, &content);
+    world.write("large.bin", &pointer(content.len() + 1));
+    let refusal = world.checkout_by(from, &world.commit(), &rules).unwrap_err();
+    assert_eq!(refusal.code, Code::ChainSourceMismatch, "{refusal}");
+}
+
+#[test]
+fn the_signed_object_is_shown_before_a_file_is_written() {
+    let world = World::new();
+    let commit = world.commit();
+    let from = world.repository.to_str().unwrap();
+    let seen = std::cell::RefCell::new(Vec::new());
+    let look = |raw: Option<&[u8]>| {
+        seen.borrow_mut().push(raw.map(<[u8]>::to_vec));
+        raw.map(|_| ()).ok_or_else(|| Refusal::new(Code::ChainSourceUnsigned, "", "one", "none"))
+    };
+    let demanded =
+        |what| Rules { signature: Some(Demanded { what, check: &look }), ..Rules::default() };
+    let (_, checked) = world.checkout_by(from, &commit, &demanded(SignedKind::Commit)).unwrap();
+    let raw = world.git(&["cat-file", "commit", &commit]).into_bytes();
+    assert!(checked.signed.unwrap().starts_with(&raw));
+
+    // a light tag is no object, and a tag of another commit is not one of this
+    world.git(&["tag", "light"]);
+    world.write("other", "");
+    let other = world.commit();
+    world.git(&["tag", "--annotate", "--message", "m", "v2"]);
+    let refusal = world.checkout_by(from, &commit, &demanded(SignedKind::Tag)).unwrap_err();
+    assert_eq!(refusal.code, Code::ChainSourceUnsigned, "{refusal}");
+    let (_, checked) = world.checkout_by(from, &other, &demanded(SignedKind::Tag)).unwrap();
+    let tag = String::from_utf8(checked.signed.unwrap()).unwrap();
+    assert!(tag.starts_with(&format!("object {other}\ntype commit\ntag v2\n")), "{tag}");
+    assert_eq!(seen.borrow().len(), 3);
+
+    let refuse = |_: Option<&[u8]>| Err(Refusal::new(Code::ChainSourceUnsigned, "", "one", "none"));
+    let rules = Rules {
+        signature: Some(Demanded { what: SignedKind::Commit, check: &refuse }),
+        ..Rules::default()
+    };
+    let into = world.files.path().join("unsigned/source");
+    fs::create_dir_all(&into).unwrap();
+    let source = Source { uri: from.into(), revision: Revision::Git(commit) };
+    assert_eq!(checkout(from, &source, &rules, &into).unwrap_err().code, Code::ChainSourceUnsigned);
+    assert_eq!(fs::read_dir(&into).unwrap().count(), 0);
+}
+
+/// `chain-source-tree-names`
+#[test]
+fn a_tree_with_names_that_are_not_safe_is_refused() {
+    let world = World::new();
+    let commit = world.commit();
+    world.checkout(&commit).unwrap();
+    let blob = world.git(&["rev-parse", "HEAD:main.c"]);
+    for name in [".git", ".GIT", "git~1", ".git ", "..", "."] {
+        let mut tree = format!("100644 {name}\0").into_bytes();
+        tree.extend(custody_core::encoding::hex_decode(&blob).unwrap());
+        fs::write(world.files.path().join("tree"), tree).unwrap();
+        let path = world.files.path().join("tree").display().to_string();
+        let tree = world.git(&["hash-object", "--literally", "-t", "tree", "-w", &path]);
+        let commit = world.git(&["commit-tree", "-m", "m", &tree]);
+        assert_eq!(world.code(&commit), Code::ChainSourceMismatch, "{name:?}");
+    }
 }
 
 #[test]
@@ -305,6 +476,8 @@ fn a_directory_that_is_not_empty_is_not_overwritten() {
     fs::create_dir_all(&into).unwrap();
     fs::write(into.join("main.c"), "left").unwrap();
     let from = world.repository.to_str().unwrap();
-    assert!(checkout(from, &Revision::Git(commit), &into).is_err());
+    let source = Source { uri: from.into(), revision: Revision::Git(commit) };
+    let refusal = checkout(from, &source, &Rules::default(), &into).unwrap_err();
+    assert_eq!(refusal.code, Code::ChainSourceMismatch, "{refusal}");
     assert_eq!(fs::read_to_string(into.join("main.c")).unwrap(), "left");
 }

@@ -2,8 +2,10 @@
 
 pub(crate) mod authorization;
 pub(crate) mod builders;
+pub(crate) mod downloads;
 pub(crate) mod environment;
 pub(crate) mod manifest;
+pub(crate) mod source;
 pub(crate) mod subject;
 pub(crate) mod summary;
 pub(crate) mod task;

@@ -4,7 +4,11 @@
 //! [`trust`](crate::trust).
 
 pub(crate) mod demand;
+mod source;
 mod text;
+
+pub(crate) use source::SIGNED_SOURCE;
+pub use source::SourceSignatures;
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
@@ -162,6 +166,12 @@ pub struct Key {
 pub struct Product {
     /// The one repository that it is built from, compared byte for byte.
     pub source: String,
+    /// Where submodules of it may come from: beginnings of URIs.
+    pub submodules: Vec<String>,
+    /// Whether pointers of git LFS in it stand for the files that they name.
+    pub lfs: bool,
+    /// Whose signature it must carry, if anybody's.
+    pub source_signatures: Option<SourceSignatures>,
     /// The channels that it has.
     pub channels: BTreeSet<Label>,
     /// The machines that may issue authorizations.
@@ -207,6 +217,11 @@ pub struct Step {
     pub inputs: Vec<StepInput>,
     /// Where its pinned external files may come from: beginnings of URIs.
     pub externals: Vec<String>,
+    /// Where its command may fetch, through the worker: beginnings of URIs that end with `/`, or whole
+    /// ones.
+    pub downloads: Vec<String>,
+    /// Whether its tasks need not pin what is fetched.
+    pub record_downloads: bool,
     /// The names that its outputs may have.
     pub outputs: Vec<Pattern>,
     /// Whether its command may use the network.
@@ -435,6 +450,11 @@ impl Step {
     /// Whether an external file may come from there.
     pub fn allows_external(&self, uri: &str) -> bool {
         self.externals.iter().any(|allowed| allowed == uri || below(allowed, uri))
+    }
+
+    /// Whether a task may let its command fetch there: a beginning of URIs, or a whole one.
+    pub fn allows_download(&self, from: &str) -> bool {
+        self.downloads.iter().any(|allowed| allowed == from || below(allowed, from))
     }
 }
 

@@ -61,7 +61,7 @@ rules! {
     ManifestTask "manifest.task" "step, command, destination and creator are the task's";
     ManifestOutputs "manifest.outputs" "the outputs have names that task and policy allow, and none is missing";
     ManifestInputs "manifest.inputs" "every input is explained, and everything asked for was used";
-    ManifestSource "manifest.source" "the source is the one that people approved";
+    ManifestSource "manifest.source" "the source is the one that people approved, brings along what the policy allows, and carries the signature that it demands";
     ManifestEnvironment "manifest.environment" "the machine is as the policy demands";
     ManifestTime "manifest.time" "the run fits between its task, its inputs and now";
     ManifestSingle "manifest.single" "the task has one result, on which as many machines agree as the policy asks for";

@@ -66,7 +66,7 @@ fn another(
     world.add(name, manifest, &[machine])
 }
 
-fn other_bytes(made: &mut Vec<Artifact>) {
+fn other_bytes(made: &mut [Artifact]) {
     made[0] = artifact("dist/hello", "hello with something in it");
 }
 
@@ -203,14 +203,14 @@ fn the_last_manifest_commits_to_those_that_agree() {
 fn a_third_result_that_differs_spoils_it_until_a_person_decides() {
     let mut world = two().build();
     assert_accepted(&built(&world));
-    let third = another(&mut world, "third", "builder-3", other_bytes);
+    let third = another(&mut world, "third", "builder-3", |made| other_bytes(made));
     for report in [built(&world), world.file(), sign_gate(&world)] {
         assert_refused(&report, Code::ChainThresholdDisagree);
         assert!(findings(&report).contains("by builder-3"), "{}", findings(&report));
     }
     let good = world.id("new/build/manifest");
-    let word = world.resolution(TASK, Resolve::Supersede(good), "bob");
-    world.add("resolution", word, &["bob"]);
+    let said = world.resolution(TASK, Resolve::Supersede(good), "bob");
+    world.add("resolution", said, &["bob"]);
     assert_accepted(&built(&world));
     assert_accepted(&world.file());
     assert_accepted(&sign_gate(&world));
@@ -223,8 +223,8 @@ fn a_third_result_that_differs_spoils_it_until_a_person_decides() {
     // nobody decides who may not, and a person's word does not make up the number
     let mut alone = change().policy(|text| policy(&text)).build();
     let one = alone.id("new/build/manifest");
-    let word = alone.resolution(TASK, Resolve::Supersede(one), "bob");
-    alone.add("resolution", word, &["bob"]);
+    let said = alone.resolution(TASK, Resolve::Supersede(one), "bob");
+    alone.add("resolution", said, &["bob"]);
     assert_refused(&built(&alone), Code::ChainThresholdDisagree);
 }
 
@@ -235,13 +235,13 @@ fn each_machine_does_its_part_once_and_nobody_more_than_is_asked_for() {
     assert_accepted(&build_gate(&world, Some("builder-2")));
     assert!(build_gate(&world, Some("builder-2")).accepted().unwrap().is_shared());
     assert_accepted(&build_gate(&world, None));
-    another(&mut world, "second", "builder-2", other_bytes);
+    another(&mut world, "second", "builder-2", |made| other_bytes(made));
     assert_refused(&build_gate(&world, Some("builder-2")), Code::GateAlreadyExecuted);
     assert_accepted(&build_gate(&world, Some("builder-3")));
     // set aside by a person: that machine may try again
     let good = world.id("new/build/manifest");
-    let word = world.resolution(TASK, Resolve::Supersede(good), "bob");
-    world.add("resolution", word, &["bob"]);
+    let said = world.resolution(TASK, Resolve::Supersede(good), "bob");
+    world.add("resolution", said, &["bob"]);
     assert_accepted(&build_gate(&world, Some("builder-2")));
     another(&mut world, "second try", "builder-2", |_| {});
     for machine in [None, Some("builder"), Some("builder-2"), Some("builder-3")] {

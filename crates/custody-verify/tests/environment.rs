@@ -215,6 +215,7 @@ fn two_builders_on_one_machine_are_one() {
     refused(with("123"), Code::ChainThresholdDisagree, &["is like", "instance-id 123"]);
 }
 
+/// `wrk-interactive-docker`, by what a sandbox would have kept away: a lesser wall than the policy wants, by the worker's own word.
 #[test]
 fn less_isolation_than_demanded_is_refused() {
     const SANDBOX: &str = "machine = [{ fact = \"isolation\", is = [\"sandbox\", \"container\"], standing = \"claimed\" }]";
@@ -234,14 +235,14 @@ fn less_isolation_than_demanded_is_refused() {
 /// `wrk-interactive-docker`, `wrk-interactive-type`: anything but no is yes.
 #[test]
 fn a_machine_that_somebody_sat_at_is_refused() {
+    const ASKED: &str =
+        "machine = [{ fact = \"interactive\", is = [\"no\"], standing = \"claimed\" }]";
     let with =
         |value: &'static str| change().manifest(BUILD, move |m| claims(m, "interactive", value));
     assert_accepted(&built(&with("no").build()));
     for value in ["yes", "", "No", "0", "false", "unknown"] {
         refused(with(value), Code::WorkerInteractive, &["interactive"]);
     }
-    const ASKED: &str =
-        "machine = [{ fact = \"interactive\", is = [\"no\"], standing = \"claimed\" }]";
     refused(demanding(ASKED, ""), Code::WorkerInteractive, &["found absent"]);
 }
 

@@ -242,6 +242,7 @@ impl Large {
         self.add(Authorization { request: id, approvers, not_before, expires }, "desk")
     }
 
+    #[expect(clippy::too_many_lines, reason = "a task and a manifest have many members")]
     fn step(
         &mut self,
         step: &str,
@@ -303,12 +304,7 @@ impl Large {
                 .map(move |file| UsedInput { artifact: file.clone(), origin: origin.clone() })
         });
         self.artifacts += artifacts.len();
-        let machine = match step {
-            "build" => "builder",
-            "repack" => "repacker",
-            "sign" => "signer",
-            _ => "publisher",
-        };
+        let machine = machine(step);
         let manifest = Manifest {
             artifacts: artifacts.clone(),
             task: task_id,
@@ -320,6 +316,8 @@ impl Large {
             attestations: Vec::new(),
             enrolment: None,
             agreeing: Vec::new(),
+            signed_source: None,
+            submodules: Vec::new(),
             image: None,
             source: task.source,
             upstream: from.iter().map(|from| from.manifest).collect(),
@@ -332,5 +330,14 @@ impl Large {
         };
         let manifest = self.add(manifest, machine);
         Made { task: task_id, manifest, files: artifacts }
+    }
+}
+
+fn machine(step: &str) -> &'static str {
+    match step {
+        "build" => "builder",
+        "repack" => "repacker",
+        "sign" => "signer",
+        _ => "publisher",
     }
 }

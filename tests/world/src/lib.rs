@@ -392,6 +392,8 @@ impl World {
             attestations: Vec::new(),
             enrolment: None,
             agreeing,
+            signed_source: None,
+            submodules: Vec::new(),
             image: None,
             source: task.source.clone(),
             upstream,

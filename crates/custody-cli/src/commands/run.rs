@@ -59,6 +59,10 @@ pub(crate) struct MachineArgs {
     /// Take sources from this repository instead of the one that the policy names
     #[arg(long, value_name = "DIR")]
     pub(super) repository: Option<PathBuf>,
+    /// Servers that commands download from show certificates of these authorities (PEM), and not of
+    /// the system's
+    #[arg(long, value_name = "FILE")]
+    pub(super) download_ca: Option<PathBuf>,
     /// Where working directories are made
     #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
     pub(super) work: PathBuf,
@@ -217,7 +221,7 @@ impl Machines {
         step: &Label,
     ) -> Result<&'m Machine, Error> {
         let allowed = &product.step(step)?.perform;
-        self.allowed(allowed).next().ok_or_else(|| {
+        self.allowed(allowed).first().copied().ok_or_else(|| {
             let names: Vec<&str> = allowed.iter().map(Label::as_str).collect();
             let held: Vec<&str> =
                 self.machines.iter().map(|machine| machine.name.as_str()).collect();
@@ -232,8 +236,8 @@ impl Machines {
         })
     }
 
-    fn allowed<'m>(&'m self, perform: &'m BTreeSet<Label>) -> impl Iterator<Item = &'m Machine> {
-        self.machines.iter().filter(|machine| perform.contains(&machine.name))
+    fn allowed(&self, perform: &BTreeSet<Label>) -> Vec<&Machine> {
+        self.machines.iter().filter(|machine| perform.contains(&machine.name)).collect()
     }
 }
 
@@ -361,6 +365,7 @@ impl Performance<'_> {
             work: &self.args.work,
             repository: repository.as_deref(),
             platforms: &self.machines.platforms,
+            download_authorities: self.args.download_ca.as_deref(),
             confinement: turn.confinement(),
             engine: self.args.engine.as_ref(),
             clock,

@@ -69,6 +69,8 @@ examples! {
     ChainReleaseMismatch "a mirror serves 1.0.0, which has a known hole, as 1.1.0";
     ChainInstanceMismatch "a file of staging was put on the production site";
     ChainSourceMismatch "people approved one commit, and another was built";
+    ChainSourceForbidden "a commit added a submodule of a repository that the policy does not name";
+    ChainSourceUnsigned "somebody pushed a commit without signing it, and the policy demands a signature of releng";
     ChainInputUnaccounted "a step used a file that no earlier step made and no task pins";
     ChainForked "a task was restored from a copy of the store and run again, with other results";
     ChainReplayed "a task of last month was handed to a worker once more";

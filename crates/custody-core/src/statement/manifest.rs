@@ -2,7 +2,7 @@
 //! (<https://slsa.dev/spec/v1.1/provenance>) with a build type of our own.
 
 use alloc::borrow::ToOwned;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -10,12 +10,14 @@ use alloc::vec::Vec;
 use super::Predicate;
 use super::attestation::{self, Attestation};
 use super::image::UsedImage;
-use super::parts::{Artifact, Descriptor, Label, Source, check_names};
+use super::parts::{Artifact, Descriptor, Label, Source, Submodule, check_names};
 use super::slsa;
 use crate::digest::Sha256;
+use crate::encoding::{base64, base64_decode};
 use crate::envelope::StatementId;
 use crate::json::{Object, Value, text_list, text_map};
-use crate::limits::SUBJECTS;
+use crate::limits::{SIGNED_SOURCE_BYTES, SUBJECTS};
+use crate::name::ArtifactName;
 use crate::time::Time;
 use crate::{BASE_URI, Code, Refusal};
 
@@ -53,6 +55,11 @@ pub struct Manifest {
     pub image: Option<UsedImage>,
     /// The source that was checked out.
     pub source: Option<Source>,
+    /// The commit or tag object that carries the signature of a person, byte for byte, where the policy
+    /// demands one.
+    pub signed_source: Option<Vec<u8>>,
+    /// The submodules of the source that were checked out into it.
+    pub submodules: Vec<Submodule>,
     /// The manifests whose products were used.
     pub upstream: Vec<StatementId>,
     /// The manifests of other builders that agree with those whose products were used, where a policy
@@ -95,12 +102,14 @@ pub enum InputOrigin {
 const UPSTREAM: &str = "manifest";
 const AGREEING: &str = "agreeing";
 const SOURCE: &str = "source";
+const SUBMODULE: &str = "submodule";
 const IMAGE: &str = "image";
 const INPUT: &str = "input";
 const DOWNLOAD: &str = "download";
 
 enum Dependency {
     Source(Source),
+    Submodule(Submodule),
     Upstream(StatementId),
     Agreeing(StatementId),
     Image(UsedImage),
@@ -112,6 +121,7 @@ fn read_dependency(value: Value<'_>, at: &str) -> Result<Dependency, Refusal> {
     let role = descriptor.annotation("role").and_then(Value::as_str).map(ToOwned::to_owned);
     match role.as_deref() {
         Some(SOURCE) => Source::from_descriptor(descriptor, at).map(Dependency::Source),
+        Some(SUBMODULE) => Submodule::from_descriptor(&descriptor, at).map(Dependency::Submodule),
         Some(UPSTREAM) => descriptor.statement_id(at).map(Dependency::Upstream),
         Some(AGREEING) => descriptor.statement_id(at).map(Dependency::Agreeing),
         Some(IMAGE) => UsedImage::from_descriptor(&descriptor, at).map(Dependency::Image),
@@ -148,7 +158,7 @@ fn read_dependency(value: Value<'_>, at: &str) -> Result<Dependency, Refusal> {
         _ => Err(Refusal::new(
             Code::ChainInputUnaccounted,
             at,
-            "annotations.role source, manifest, agreeing, image, input or download",
+            "annotations.role source, submodule, manifest, agreeing, image, input or download",
             format!("{role:?}"),
         )),
     }
@@ -198,8 +208,11 @@ impl Manifest {
             "attestations",
             (!self.attestations.is_empty()).then(|| attestation::write_all(&self.attestations)),
         )
-        .with("enrolment", self.enrolment.map(Value::text));
+        .with("enrolment", self.enrolment.map(Value::text))
+        .with("signedSource", self.signed_source.as_ref().map(|raw| Value::text(base64(raw))));
         let source = self.source.iter().map(|source| with_role(source.to_descriptor(), SOURCE));
+        let submodules =
+            self.submodules.iter().map(|submodule| with_role(submodule.to_descriptor(), SUBMODULE));
         let manifests = |role, ids: &[StatementId]| -> Vec<_> {
             ids.iter().map(|id| with_role(Descriptor::statement(UPSTREAM, *id), role)).collect()
         };
@@ -213,7 +226,14 @@ impl Manifest {
             ("internalParameters", internal),
             (
                 "resolvedDependencies",
-                Value::list(source.chain(upstream).chain(agreeing).chain(image).chain(inputs)),
+                Value::list(
+                    source
+                        .chain(submodules)
+                        .chain(upstream)
+                        .chain(agreeing)
+                        .chain(image)
+                        .chain(inputs),
+                ),
             ),
         ])
     }
@@ -247,8 +267,37 @@ impl Manifest {
         self.artifacts.len() == other.artifacts.len() && self.artifacts.iter().all(same)
     }
 
+    /// Adds something that the step was given.
+    fn add(&mut self, dependency: Dependency) -> Result<(), Refusal> {
+        match dependency {
+            Dependency::Source(source) if self.source.is_none() => self.source = Some(source),
+            Dependency::Source(_) => {
+                return Err(Refusal::new(
+                    Code::ChainSourceMismatch,
+                    "resolvedDependencies",
+                    "one source",
+                    "two",
+                ));
+            }
+            Dependency::Submodule(submodule) => self.submodules.push(submodule),
+            Dependency::Image(image) if self.image.is_none() => self.image = Some(image),
+            Dependency::Image(_) => {
+                return Err(Refusal::new(
+                    Code::WorkerImageMismatch,
+                    "resolvedDependencies",
+                    "one image",
+                    "two",
+                ));
+            }
+            Dependency::Upstream(id) => self.upstream.push(id),
+            Dependency::Agreeing(id) => self.agreeing.push(id),
+            Dependency::Input(input) => self.inputs.push(input),
+        }
+        Ok(())
+    }
+
     /// The product of this name.
-    pub fn artifact(&self, name: &crate::name::ArtifactName) -> Option<&Artifact> {
+    pub fn artifact(&self, name: &ArtifactName) -> Option<&Artifact> {
         self.artifacts.iter().find(|artifact| artifact.name == *name)
     }
 }
@@ -299,6 +348,8 @@ impl Predicate for Manifest {
             enrolment: internal.optional_parsed("enrolment")?,
             image: None,
             source: None,
+            signed_source: signed_source(&mut internal)?,
+            submodules: Vec::new(),
             upstream: Vec::new(),
             agreeing: Vec::new(),
             inputs: Vec::new(),
@@ -320,36 +371,10 @@ impl Predicate for Manifest {
                 "more",
             ));
         }
-        for dependency in dependencies {
-            match dependency {
-                Dependency::Source(source) if manifest.source.is_none() => {
-                    manifest.source = Some(source);
-                }
-                Dependency::Source(_) => {
-                    return Err(Refusal::new(
-                        Code::ChainSourceMismatch,
-                        "resolvedDependencies",
-                        "one source",
-                        "two",
-                    ));
-                }
-                Dependency::Image(image) if manifest.image.is_none() => {
-                    manifest.image = Some(image)
-                }
-                Dependency::Image(_) => {
-                    return Err(Refusal::new(
-                        Code::WorkerImageMismatch,
-                        "resolvedDependencies",
-                        "one image",
-                        "two",
-                    ));
-                }
-                Dependency::Upstream(id) => manifest.upstream.push(id),
-                Dependency::Agreeing(id) => manifest.agreeing.push(id),
-                Dependency::Input(input) => manifest.inputs.push(input),
-            }
-        }
+        dependencies.into_iter().try_for_each(|dependency| manifest.add(dependency))?;
         check_names(manifest.artifacts.iter().map(|artifact| &artifact.name), "subject")?;
+        let paths = manifest.submodules.iter().map(|submodule| &submodule.path);
+        each_path_once(paths)?;
         Ok(manifest)
     }
 
@@ -360,6 +385,34 @@ impl Predicate for Manifest {
         ]);
         (self.artifacts.iter().map(Artifact::to_descriptor).collect(), predicate)
     }
+}
+
+/// One submodule may lie in another, so paths are less than names of artifacts.
+fn each_path_once<'p>(paths: impl Iterator<Item = &'p ArtifactName>) -> Result<(), Refusal> {
+    let mut seen = BTreeSet::new();
+    for path in paths {
+        if !seen.insert(path.folded()) {
+            return Err(Refusal::new(
+                Code::ArtNameCollision,
+                "resolvedDependencies",
+                "each submodule once",
+                path.as_str(),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn signed_source(internal: &mut Object<'_>) -> Result<Option<Vec<u8>>, Refusal> {
+    let at = internal.place("signedSource");
+    let Some(text) = internal.optional_text("signedSource")? else { return Ok(None) };
+    let raw = base64_decode(&text).map_err(|refusal| refusal.within(&at))?;
+    if raw.len() > SIGNED_SOURCE_BYTES {
+        let (limit, found) =
+            (format!("at most {SIGNED_SOURCE_BYTES} bytes"), format!("{} bytes", raw.len()));
+        return Err(Refusal::new(Code::ParseSizeExceeded, at, limit, found));
+    }
+    Ok(Some(raw))
 }
 
 /// The task that allowed the run: by digest, and by nothing else.

@@ -98,6 +98,8 @@ pub enum Revision {
     Git(String),
     /// A Mercurial changeset: 40 hexadecimal digits.
     Mercurial(String),
+    /// An archive, by the SHA-256 of its bytes: 64 hexadecimal digits.
+    Archive(String),
 }
 
 impl Revision {
@@ -105,14 +107,52 @@ impl Revision {
         match self {
             Self::Git(_) => "gitCommit",
             Self::Mercurial(_) => "hgChangeset",
+            Self::Archive(_) => Sha256::ALGORITHM,
         }
     }
 
     /// The hexadecimal id.
     pub fn id(&self) -> &str {
         match self {
-            Self::Git(id) | Self::Mercurial(id) => id,
+            Self::Git(id) | Self::Mercurial(id) | Self::Archive(id) => id,
         }
+    }
+
+    /// The one revision that a descriptor names.
+    fn of(descriptor: &Descriptor<'_>, at: &str) -> Result<Self, Refusal> {
+        let digest = |algorithm: &str, make: fn(String) -> Self| {
+            let mut named = descriptor.digest.iter().filter(move |(name, _)| name == algorithm);
+            named.next().map(|(_, value)| make(value.clone().into_owned()))
+        };
+        let found = [
+            digest("gitCommit", Self::Git),
+            digest("hgChangeset", Self::Mercurial),
+            digest(Sha256::ALGORITHM, Self::Archive),
+        ];
+        let mut found = found.into_iter().flatten();
+        let (Some(revision), None) = (found.next(), found.next()) else {
+            return Err(Refusal::new(
+                Code::StmtDigestMissing,
+                at,
+                "one of gitCommit, hgChangeset and sha256",
+                "none or several",
+            ));
+        };
+        let bytes = hex_decode(revision.id()).map(|bytes| bytes.len());
+        let whole = match &revision {
+            Self::Git(_) => matches!(bytes, Some(20 | 32)),
+            Self::Mercurial(_) => bytes == Some(20),
+            Self::Archive(_) => bytes == Some(32),
+        };
+        if whole {
+            return Ok(revision);
+        }
+        Err(Refusal::new(
+            Code::StmtDigestFormat,
+            at,
+            "a whole revision id in lower case",
+            revision.id(),
+        ))
     }
 }
 
@@ -136,34 +176,7 @@ impl Source {
                 found,
             ));
         }
-        let digest = |algorithm| {
-            descriptor
-                .digest
-                .iter()
-                .find(|(name, _)| name == algorithm)
-                .map(|(_, value)| value.clone().into_owned())
-        };
-        let revision = match (digest("gitCommit"), digest("hgChangeset")) {
-            (Some(id), None) => Revision::Git(id),
-            (None, Some(id)) => Revision::Mercurial(id),
-            _ => {
-                return Err(Refusal::new(
-                    Code::StmtDigestMissing,
-                    at,
-                    "one of gitCommit and hgChangeset",
-                    "neither or both",
-                ));
-            }
-        };
-        let bytes = hex_decode(revision.id()).map(|bytes| bytes.len());
-        if bytes != Some(20) && !(bytes == Some(32) && matches!(revision, Revision::Git(_))) {
-            return Err(Refusal::new(
-                Code::StmtDigestFormat,
-                at,
-                "a whole revision id in lower case",
-                revision.id(),
-            ));
-        }
+        let revision = Revision::of(&descriptor, at)?;
         let uri = descriptor.uri.ok_or_else(|| {
             Refusal::new(Code::ParseFieldMissing, format!("{at}.uri"), "this member", "nothing")
         })?;
@@ -184,6 +197,40 @@ impl Source {
 
     pub(crate) fn write(&self) -> Value<'static> {
         self.to_descriptor().write()
+    }
+}
+
+/// A git submodule of the source.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Submodule {
+    /// Where it is in the source.
+    pub path: ArtifactName,
+    /// Its repository.
+    pub uri: String,
+    /// The commit that the tree around it names.
+    pub commit: String,
+}
+
+impl Submodule {
+    pub(crate) fn from_descriptor(descriptor: &Descriptor<'_>, at: &str) -> Result<Self, Refusal> {
+        let Revision::Git(commit) = Revision::of(descriptor, at)? else {
+            let expected = "gitCommit";
+            return Err(Refusal::new(Code::StmtDigestMissing, at, expected, "another revision"));
+        };
+        let path = descriptor.name.as_deref().unwrap_or_default().parse();
+        let uri = descriptor.uri.clone().ok_or_else(|| {
+            Refusal::new(Code::ParseFieldMissing, format!("{at}.uri"), "this member", "nothing")
+        })?;
+        let path = path.map_err(|refusal: Refusal| refusal.within(at))?;
+        Ok(Self { path, uri: uri.into_owned(), commit })
+    }
+
+    pub(crate) fn to_descriptor(&self) -> Descriptor<'_> {
+        Descriptor {
+            uri: Some(self.uri.as_str().into()),
+            digest: Vec::from([("gitCommit".into(), self.commit.as_str().into())]),
+            ..Descriptor::named(self.path.as_str())
+        }
     }
 }
 

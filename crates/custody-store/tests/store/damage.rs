@@ -155,9 +155,9 @@ fn other_files_and_other_versions_are_refused() {
         rusqlite::Connection::open(&path).unwrap().pragma_update(None, name, value).unwrap();
     };
     for (name, right, wrong) in [
-        ("user_version", 2, 3),
-        ("user_version", 2, 1),
-        ("user_version", 2, 0),
+        ("user_version", 3, 4),
+        ("user_version", 3, 2),
+        ("user_version", 3, 0),
         ("application_id", 0x4355_5354, 0x4355_5355),
     ] {
         set(name, wrong);

@@ -183,6 +183,8 @@ pub(crate) fn manifest(
         attestations: Vec::new(),
         enrolment: None,
         agreeing: Vec::new(),
+        signed_source: None,
+        submodules: Vec::new(),
         image: None,
         source: None,
         upstream: used.iter().map(|(_, id)| *id).collect(),

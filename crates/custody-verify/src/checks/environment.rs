@@ -250,12 +250,12 @@ fn demanded(demand: &Demand, machine: &Machine, at: &str) -> Result<(), Refusal>
     }
     let (standing, value) = machine.know(fact);
     let fits = value.is_some_and(|value| demand.is.contains(value));
-    let proved = standing == Standing::Verified;
-    if fits && (proved || !proves) {
+    let is_proved = standing == Standing::Verified;
+    if fits && (is_proved || !proves) {
         return Ok(());
     }
     let values = either(demand.is.iter());
-    let (code, expected) = if proves && !proved {
+    let (code, expected) = if proves && !is_proved {
         (Code::WorkerIdentityUnverified, format!("{values}, verified"))
     } else {
         (code_of(fact), values)

@@ -12,14 +12,14 @@ use custody_core::envelope::{Signed, StatementId};
 use custody_core::key::KeyId;
 use custody_core::name::{ArtifactName, Pattern};
 use custody_core::statement::{
-    Artifact, Image, InputOrigin, Label, Manifest, Origin, Resolution, Resolve, Source, Stage,
-    Statement, Task, UsedImage, worker_uri,
+    Artifact, Image, InputOrigin, Label, Manifest, Origin, Resolution, Resolve, Stage, Statement,
+    Task, UsedImage, worker_uri,
 };
 use custody_core::{Code, Refusal};
 
 use super::builders::Shared;
 use super::environment::{self, Instances, Machine};
-use super::{Authority, Checked};
+use super::{Authority, Checked, downloads, source};
 use crate::docket::Case;
 use crate::judge::shown;
 use crate::policy::demand::either;
@@ -148,7 +148,11 @@ fn checks<'c>(
     node.check(Rule::ManifestTask, as_asked(context));
     node.check(Rule::ManifestOutputs, outputs(context));
     node.check(Rule::ManifestInputs, inputs(case, context));
-    node.check(Rule::ManifestSource, source(context));
+    let source = source::check(case, &context.authority, context.task, context.manifest);
+    if let Ok(Some(person)) = &source {
+        node.fact("source signed by", person);
+    }
+    node.check(Rule::ManifestSource, source.map(|_| ()));
     match environment(signed, context) {
         Ok(false) => node.not_required(Rule::ManifestEnvironment, NO_ENVIRONMENT),
         demanded => node.check(Rule::ManifestEnvironment, demanded.map(|_| ())),
@@ -221,7 +225,7 @@ pub(crate) fn sound<'c>(
         && as_asked(&context).is_ok()
         && outputs(&context).is_ok()
         && inputs(case, &context).is_ok()
-        && source(&context).is_ok()
+        && source::check(case, &context.authority, context.task, context.manifest).is_ok()
         && environment(&signed, &context).is_ok()
         && time(case, &context).is_ok();
     Ok((holds, context.machine))
@@ -433,7 +437,7 @@ fn inputs(case: &Case<'_>, context: &Context<'_>) -> Result<(), Refusal> {
     for input in &task.inputs {
         wanted.entry(input.origin).or_default().extend(&input.patterns);
     }
-    let mut explained: usize = 0;
+    let mut explained = downloads::used(manifest, task)?;
     for id in &upstream {
         explained = explained.saturating_add(from_upstream(case, context, *id, &used, &wanted)?);
     }
@@ -459,9 +463,8 @@ fn inputs(case: &Case<'_>, context: &Context<'_>) -> Result<(), Refusal> {
         return unused_inputs(case, context, &upstream);
     }
     let stray = manifest.inputs.iter().find(|input| match &input.origin {
-        InputOrigin::Manifest(_) => false,
+        InputOrigin::Manifest(_) | InputOrigin::Download(_) => false,
         InputOrigin::External(uri) => !task.externals.iter().any(|external| external.uri == *uri),
-        InputOrigin::Download(_) => true,
     });
     let name =
         stray.map_or_else(|| "an input twice".to_string(), |input| input.artifact.name.to_string());
@@ -647,22 +650,6 @@ fn unused_inputs(
             "not used",
         ))
     })
-}
-
-fn source(context: &Context<'_>) -> Result<(), Refusal> {
-    if context.manifest.source == context.task.source {
-        return Ok(());
-    }
-    let show = |source: &Option<Source>| {
-        source.as_ref().map_or_else(|| "none".to_string(), |source| shown(&source.to_string()))
-    };
-    let at = format!("manifest of step {}, source", context.manifest.step);
-    Err(Refusal::new(
-        Code::ChainSourceMismatch,
-        at,
-        show(&context.task.source),
-        show(&context.manifest.source),
-    ))
 }
 
 fn time(case: &Case<'_>, context: &Context<'_>) -> Result<(), Refusal> {

@@ -13,7 +13,7 @@ use custody_core::statement::{Image, Label, Origin, Request, Statement, Task};
 use custody_core::{Code, Refusal};
 
 use super::manifest::{self, Approved};
-use super::{Authority, Checked};
+use super::{Authority, Checked, downloads};
 use crate::docket::{Asked, Case};
 use crate::judge::shown;
 use crate::policy::demand::either;
@@ -157,11 +157,11 @@ fn step_of<'c>(case: &'c Case<'_>, origin: Origin) -> Option<&'c Label> {
     match origin {
         Origin::Task(id) => {
             let signed = case.statement(id, "task", Statement::as_task).ok()?;
-            Some(&(*signed.unverified()).step)
+            Some(&signed.unverified().step)
         }
         Origin::Manifest(id) => {
             let signed = case.statement(id, "manifest", Statement::as_manifest).ok()?;
-            Some(&(*signed.unverified()).step)
+            Some(&signed.unverified().step)
         }
     }
 }
@@ -229,7 +229,7 @@ fn content(
             shown(&external.uri),
         );
     }
-    Ok(())
+    downloads::allowed(task, step)
 }
 
 fn inputs(

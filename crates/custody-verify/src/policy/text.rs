@@ -21,15 +21,18 @@ use custody_core::json::is_hidden;
 use custody_core::key::PublicKey;
 use custody_core::limits::POLICY_BYTES;
 use custody_core::statement::Label;
+use custody_core::vcs::SignedKind;
 use custody_core::{Code, Refusal};
 use custody_machine::Platform;
 use toml::Spanned;
 
 use self::tables::{
     InputTable, PhaseTable, PolicyTable, PrincipalTable, ProductTable, Receipts, Release,
-    RoleTable, RootTable, StepTable, Text, Verification,
+    RoleTable, RootTable, SignedSource, SourceSignaturesTable, StepTable, Text, Verification,
 };
-use super::{Key, Phase, Policy, PolicyFault, Principal, Product, Quorum, Step, StepInput};
+use super::{
+    Key, Phase, Policy, PolicyFault, Principal, Product, Quorum, SourceSignatures, Step, StepInput,
+};
 
 /// The type line that every policy begins with.
 const TYPE: &str = "https://custody.dev/policy/v1";
@@ -450,8 +453,16 @@ impl Reader {
                 "give it a step, or remove it",
             ));
         }
+        each_once(&table.submodules)?;
         Ok(Product {
             source: table.source.get_ref().clone(),
+            submodules: table.submodules.iter().map(place).collect::<Result<_, _>>()?,
+            lfs: table.lfs,
+            source_signatures: table
+                .source_signatures
+                .as_ref()
+                .map(|signatures| self.source_signatures(signatures))
+                .transpose()?,
             channels: set(table.channels.get_ref(), |_| true, "channel")?,
             desk: self.machines(table.desk.get_ref())?,
             propose: self.members(&table.propose, true)?,
@@ -459,6 +470,19 @@ impl Reader {
             phases,
             steps,
         })
+    }
+
+    fn source_signatures(
+        &mut self,
+        table: &SourceSignaturesTable,
+    ) -> Result<SourceSignatures, Fault> {
+        let people = self.members(&table.people, false)?;
+        count(&Spanned::new(table.people.span(), 1), self.able(&people), "people whose keys hold")?;
+        let what = match table.what {
+            SignedSource::Commit => SignedKind::Commit,
+            SignedSource::Tag => SignedKind::Tag,
+        };
+        Ok(SourceSignatures { people, what })
     }
 
     fn phase(
@@ -511,9 +535,7 @@ impl Reader {
                 "write receipts = \"none\": this version of Custody has no transparency log to ask";
             return Err(fault(table.receipts.span(), "receipts cannot be required yet", remedy));
         }
-        for list in [&table.externals, &table.destinations, table.outputs.get_ref()] {
-            each_once(list)?;
-        }
+        lists(table)?;
         let mut inputs = BTreeSet::new();
         for entry in &table.inputs {
             let from = (entry.step.get_ref(), matches!(entry.release, Release::Other));
@@ -524,22 +546,7 @@ impl Reader {
             }
         }
         let full = matches!(table.verification.get_ref(), Verification::Full);
-        if table.irrevocable && (!full || !table.summaries.is_empty()) {
-            let remedy = "write verification = \"full\" and no summaries: what cannot be taken back is checked to the root";
-            return Err(fault(
-                table.verification.span(),
-                "an irrevocable step that verifies less than everything",
-                remedy,
-            ));
-        }
-        if let Some(place) = table.destinations.first().filter(|_| !table.irrevocable) {
-            let remedy = "write irrevocable = true: what users have cannot be taken back";
-            return Err(fault(
-                place.span(),
-                "a step that publishes and is not irrevocable",
-                remedy,
-            ));
-        }
+        lasting(table, full)?;
         if table.schedule.is_empty() == table.scheduled_by.is_none() {
             return Err(fault(
                 table.phase.span(),
@@ -577,6 +584,8 @@ impl Reader {
             source: table.source,
             inputs: table.inputs.iter().map(input).collect::<Result<_, Fault>>()?,
             externals: table.externals.iter().map(place).collect::<Result<_, _>>()?,
+            downloads: table.downloads.iter().map(download).collect::<Result<_, _>>()?,
+            record_downloads: table.record_downloads.as_ref().is_some_and(|it| *it.get_ref()),
             outputs: table.outputs.get_ref().iter().map(parsed).collect::<Result<_, _>>()?,
             network: table.network,
             full,
@@ -584,7 +593,7 @@ impl Reader {
             destinations: table.destinations.iter().map(destination).collect::<Result<_, _>>()?,
             max_age: duration(&table.max_age)?,
             summaries: self.machines(&table.summaries)?,
-            images: self.images(table.images.as_ref(), steps)?,
+            images: machine::images(table.images.as_ref(), steps)?,
             machine: self.demands(&table.machine)?,
             builders,
             builders_differ,
@@ -606,6 +615,23 @@ impl Reader {
         }
         Ok(())
     }
+}
+
+/// What cannot be taken back is verified to the root, and what is published cannot be.
+fn lasting(table: &StepTable, full: bool) -> Result<(), Fault> {
+    if table.irrevocable && (!full || !table.summaries.is_empty()) {
+        let remedy = "write verification = \"full\" and no summaries: what cannot be taken back is checked to the root";
+        return Err(fault(
+            table.verification.span(),
+            "an irrevocable step that verifies less than everything",
+            remedy,
+        ));
+    }
+    if let Some(place) = table.destinations.first().filter(|_| !table.irrevocable) {
+        let remedy = "write irrevocable = true: what users have cannot be taken back";
+        return Err(fault(place.span(), "a step that publishes and is not irrevocable", remedy));
+    }
+    Ok(())
 }
 
 /// The beginning of a URI, without anything that could mean another place than it seems to.
@@ -637,6 +663,36 @@ fn destination(uri: &Text) -> Result<String, Fault> {
         return Ok(text);
     }
     Err(fault(uri.span(), "no place to publish to", "write file:///… or s3://BUCKET/…"))
+}
+
+/// Where a command may fetch: a host and a path, by HTTP.
+fn download(uri: &Text) -> Result<String, Fault> {
+    let text = place(uri)?;
+    let host_and_path = |rest: &str| rest.contains('/');
+    let by_http = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    if by_http.is_some_and(host_and_path) {
+        return Ok(text);
+    }
+    Err(fault(uri.span(), "no place to fetch from", "write https://HOST/, or a path below it"))
+}
+
+/// Places and names of a step: each once, and downloads not beside what makes them meaningless.
+fn lists(table: &StepTable) -> Result<(), Fault> {
+    let StepTable { externals, downloads, destinations, .. } = table;
+    for list in [externals, downloads, destinations, table.outputs.get_ref()] {
+        each_once(list)?;
+    }
+    if let Some(first) = table.downloads.first().filter(|_| !table.destinations.is_empty()) {
+        let remedy = "remove the downloads: a step that publishes runs no command";
+        return Err(fault(first.span(), "downloads of a step that publishes", remedy));
+    }
+    match &table.record_downloads {
+        Some(record) if table.downloads.is_empty() => {
+            let remedy = "name in `downloads` where it may fetch, or remove record-downloads";
+            Err(fault(record.span(), "nothing to record", remedy))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A list names each thing once.

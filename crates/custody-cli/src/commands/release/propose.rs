@@ -1,7 +1,7 @@
 //! `custody release propose`
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use custody_core::digest::Sha256;
@@ -14,10 +14,10 @@ use custody_core::statement::{
 };
 use custody_core::time::Time;
 use custody_run::gate;
-use custody_run::repository::{read_file, resolve};
+use custody_run::repository::{read_file, resolve, signed_objects};
 use custody_store::{Filter, Kind, Store};
 use custody_verify::PolicyChain;
-use custody_verify::policy::{Product, Step};
+use custody_verify::policy::{Policy, Product, Step};
 
 use super::{add, describe, owned_by};
 use crate::context::{KeyArgs, StoreArgs, nonce, now, statement, trusted};
@@ -40,10 +40,11 @@ pub(crate) struct ProposeArgs {
     /// The phase
     #[arg(long)]
     phase: Label,
-    /// A local clone of the product's repository
+    /// A local clone of the product's repository: git or Mercurial, or the archive itself
     #[arg(long, value_name = "DIR")]
     repository: PathBuf,
-    /// What to release: a commit id, branch or tag, of which the commit is recorded
+    /// What to release: a commit id, branch or tag, of which the commit is recorded; HEAD is what is
+    /// checked out
     #[arg(long, default_value = "HEAD")]
     commit: String,
     /// The pipeline file in the repository
@@ -102,6 +103,8 @@ fn request(
     known("phase", &args.phase, product.phases.keys())?;
     let revision = resolve(&args.repository, &args.commit)?;
     let pipeline = read_file(&args.repository, &revision, &args.pipeline)?;
+    let source = Source { uri: product.source.clone(), revision };
+    signed(&args.repository, &source, policy, product, created)?;
     let release = ReleaseId {
         product: args.product.clone(),
         version: args.version.clone(),
@@ -112,7 +115,7 @@ fn request(
         builds_on: builds_on(args, store, policies, &release, product)?,
         release,
         phase: args.phase.clone(),
-        source: Source { uri: product.source.clone(), revision },
+        source,
         pipeline: Pipeline { path: args.pipeline.clone(), sha256: Sha256::of(&pipeline) },
         policy: PolicyRef { version: policy.version, id },
         parameters: parameters(&args.parameters)?,
@@ -120,6 +123,27 @@ fn request(
         expires: created.plus(args.hours.saturating_mul(3_600)),
         nonce: nonce()?,
     })
+}
+
+/// Refuses a source that lacks the signature that workers and verifiers will ask for, while nobody has
+/// signed anything yet.
+fn signed(
+    clone: &Path,
+    source: &Source,
+    policy: &Policy,
+    product: &Product,
+    now: Time,
+) -> Result<(), Error> {
+    let Some(demanded) = &product.source_signatures else { return Ok(()) };
+    let mut fault = None;
+    for raw in signed_objects(clone, &source.revision, demanded.what)? {
+        match policy.source_signer(product, source, Some(&raw), now) {
+            Ok(_) => return Ok(()),
+            Err(refusal) => fault = Some(refusal),
+        }
+    }
+    let refusal = fault.map_or_else(|| policy.source_signer(product, source, None, now), Err);
+    Ok(refusal.map(|_| ())?)
 }
 
 /// Refuses a word that the policy does not know before anybody signs it.
@@ -154,7 +178,7 @@ fn builds_on(
     product: &Product,
 ) -> Result<Vec<EarlierManifest>, Error> {
     let after = product.phases.get(&args.phase).map(|phase| &phase.after);
-    let keyring = custody_run::gate::keyring(store, policies)?;
+    let keyring = gate::keyring(store, policies)?;
     let mut found = Vec::new();
     let mut shared: BTreeMap<StatementId, Vec<StatementId>> = BTreeMap::new();
     for envelope in store.list(Filter { kind: Some(Kind::Manifest), ..Filter::default() })? {

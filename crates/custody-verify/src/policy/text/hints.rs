@@ -28,7 +28,7 @@ const PLACEHOLDERS: [(&str, &str); 9] = [
 ];
 
 /// Members, each as it is written.
-const MEMBERS: [(&str, &str); 50] = [
+const MEMBERS: [(&str, &str); 51] = [
     ("policy", "policy = \"https://custody.dev/policy/v1\""),
     ("version", "version = 1"),
     ("previous", "previous = \"the statement id of the version before\""),
@@ -49,6 +49,7 @@ const MEMBERS: [(&str, &str); 50] = [
     ("max-certificate", "max-certificate = \"12h\""),
     ("revoked-enrolments", "revoked-enrolments = [\"the statement id of an enrolment\"]"),
     ("members", "members = [\"alice\", \"bob\"]"),
+    ("what", "what = \"commit\", or \"tag\""),
     ("channels", "channels = [\"release\"]"),
     ("desk", "desk = [\"desk\"], a list of machines"),
     ("propose", "propose = [\"releng\"], a list of roles and machines"),
@@ -330,6 +331,17 @@ fn of_product(table: &ProductTable, product: &Product, policy: &Policy, found: &
                 name.get_ref()
             );
             found.push(fault(step.perform.span(), message, "let another machine sign its tasks"));
+        }
+        if let Some(record) = step.record_downloads.as_ref().filter(|record| *record.get_ref()) {
+            let message = format!(
+                "{} takes whatever it finds: its downloads are recorded and not pinned",
+                name.get_ref()
+            );
+            found.push(fault(
+                record.span(),
+                message,
+                "pin what it fetched, then remove record-downloads",
+            ));
         }
         if let Some(both) = read.perform.intersection(&product.desk).next() {
             let message = format!("{both} issues authorizations and performs {}", name.get_ref());

@@ -3,7 +3,7 @@
 use alloc::borrow::ToOwned;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
 
@@ -18,25 +18,6 @@ use crate::policy::demand::{AllowedImage, Demand, Standing, names_a_machine, pla
 const BUILDERS: usize = 8;
 
 impl Reader {
-    /// The images that a step may run in. Without the member it runs in none.
-    pub(super) fn images(
-        &self,
-        list: Option<&Spanned<Vec<Spanned<Value>>>>,
-        steps: &BTreeSet<Label>,
-    ) -> Result<Option<Vec<AllowedImage>>, Fault> {
-        let Some(list) = list else { return Ok(None) };
-        not_empty(list, "image")?;
-        let mut images = Vec::new();
-        for entry in list.get_ref() {
-            let image = image(entry, steps)?;
-            if images.contains(&image) {
-                return Err(fault(entry.span(), "an image stands twice", "name it once"));
-            }
-            images.push(image);
-        }
-        Ok(Some(images))
-    }
-
     pub(super) fn demands(&self, list: &[DemandTable]) -> Result<Vec<Demand>, Fault> {
         let mut demands: Vec<Demand> = Vec::new();
         for entry in list {
@@ -145,6 +126,24 @@ impl Reader {
     }
 }
 
+/// The images that a step may run in. Without the member it runs in none.
+pub(super) fn images(
+    list: Option<&Spanned<Vec<Spanned<Value>>>>,
+    steps: &BTreeSet<Label>,
+) -> Result<Option<Vec<AllowedImage>>, Fault> {
+    let Some(list) = list else { return Ok(None) };
+    not_empty(list, "image")?;
+    let mut images = Vec::new();
+    for entry in list.get_ref() {
+        let image = image(entry, steps)?;
+        if images.contains(&image) {
+            return Err(fault(entry.span(), "an image stands twice", "name it once"));
+        }
+        images.push(image);
+    }
+    Ok(Some(images))
+}
+
 /// A digest, or a step. Tags are moved.
 fn image(entry: &Spanned<Value>, steps: &BTreeSet<Label>) -> Result<AllowedImage, Fault> {
     let refuse = |message: String| {
@@ -182,7 +181,7 @@ fn fact(text: &Text) -> Result<String, Fault> {
     if value.len() <= 200 && value.split('.').all(word) {
         return Ok(value.to_owned());
     }
-    let shown = value.escape_debug().take(80).collect::<String>().to_string();
+    let shown = value.escape_debug().take(80).collect::<String>();
     let remedy = "write a fact as manifests do, like \"ec2.image-id\" or \"isolation\"";
     Err(fault(text.span(), format!("{shown} is no fact"), remedy))
 }

@@ -117,12 +117,31 @@ pub(super) struct RoleTable {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct ProductTable {
     pub(super) source: Text,
+    #[serde(default)]
+    pub(super) submodules: Vec<Text>,
+    #[serde(default)]
+    pub(super) lfs: bool,
+    pub(super) source_signatures: Option<SourceSignaturesTable>,
     pub(super) channels: Spanned<Vec<Text>>,
     pub(super) desk: Spanned<Vec<Text>>,
     pub(super) propose: Spanned<Vec<Text>>,
     pub(super) resolve: Spanned<Vec<Text>>,
     pub(super) phases: Table<PhaseTable>,
     pub(super) steps: Table<StepTable>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum SignedSource {
+    Commit,
+    Tag,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct SourceSignaturesTable {
+    pub(super) people: Spanned<Vec<Text>>,
+    pub(super) what: SignedSource,
 }
 
 #[derive(Deserialize)]
@@ -167,6 +186,9 @@ pub(super) struct StepTable {
     pub(super) inputs: Vec<InputTable>,
     #[serde(default)]
     pub(super) externals: Vec<Text>,
+    #[serde(default)]
+    pub(super) downloads: Vec<Text>,
+    pub(super) record_downloads: Option<Spanned<bool>>,
     pub(super) outputs: Spanned<Vec<Text>>,
     pub(super) network: bool,
     pub(super) verification: Spanned<Verification>,
