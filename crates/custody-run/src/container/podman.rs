@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use custody_core::{Code, Refusal};
+use rustix::mount::{UnmountFlags, unmount};
 
 use super::is_there;
 
@@ -18,6 +19,8 @@ use super::is_there;
 pub(super) struct Service {
     child: Child,
     pub(super) socket: PathBuf,
+    /// What the service mounts on itself in a storage of its own, and leaves so.
+    mounted: Option<PathBuf>,
 }
 
 impl Service {
@@ -44,7 +47,8 @@ impl Service {
         command.arg(format!("unix://{}", socket.display()));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().map_err(fault)?;
-        let mut service = Self { child, socket };
+        let mounted = storage.map(|storage| storage.join("storage/overlay"));
+        let mut service = Self { child, socket, mounted };
         for _ in 0..300 {
             if UnixStream::connect(&service.socket).is_ok() {
                 return Ok(service);
@@ -63,5 +67,9 @@ impl Drop for Service {
         // it may have ended by itself
         self.child.kill().ok();
         self.child.wait().ok();
+        if let Some(mounted) = &self.mounted {
+            // another service may be at work there, and then it is that one which does it
+            unmount(mounted, UnmountFlags::NOFOLLOW).ok();
+        }
     }
 }
