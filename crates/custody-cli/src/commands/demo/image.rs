@@ -16,8 +16,7 @@ use crate::error::Error;
 pub(super) const ENGINE: &str = "podman:engine";
 
 /// What the build calls. `as` and `ld` the compiler calls.
-const PROGRAMS: [&str; 10] =
-    ["as", "cat", "cc", "cp", "ld", "mkdir", "mktemp", "rm", "sh", "tar"];
+const PROGRAMS: [&str; 10] = ["as", "cat", "cc", "cp", "ld", "mkdir", "mktemp", "rm", "sh", "tar"];
 
 /// What the compiler is made of, as it says itself where that is.
 const PARTS: [&str; 3] = ["cc1", "collect2", "liblto_plugin.so"];
@@ -96,10 +95,9 @@ fn files(stage: &Stage<'_>) -> Result<BTreeSet<PathBuf>, Error> {
             files.extend(simple(&path).filter(|path| path.is_file()));
         }
     }
-    for source in ["hello.c", "delta.c"] {
-        let folder = if source == "hello.c" { "src" } else { "tools" };
-        let version = "-DVERSION=\"\"";
-        let headers = said(stage, "cc", &["-M", version, &format!("source/{folder}/{source}")])?;
+    for source in ["source/src/hello.c", "source/tools/delta.c"] {
+        // as the build calls it, for headers ask what they are read for
+        let headers = said(stage, "cc", &["-M", "-std=c11", "-O2", "-DVERSION=\"\"", source])?;
         let names = headers.split_whitespace().map(PathBuf::from);
         files.extend(names.filter(|path| path.is_absolute()).filter_map(|path| simple(&path)));
     }
