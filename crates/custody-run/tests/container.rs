@@ -79,7 +79,7 @@ fn layer(more: impl FnOnce(&mut tar::Builder<Vec<u8>>)) -> Vec<u8> {
     add(&mut tar, "bin/busybox", 0o755, &fs::read(program("busybox").unwrap()).unwrap());
     for name in [
         "sh", "cat", "dd", "env", "find", "grep", "head", "id", "ln", "ls", "mkdir", "mount",
-        "printf", "ps", "sleep", "touch", "true", "wc", "yes",
+        "printf", "ps", "readlink", "sleep", "touch", "true", "wc", "yes",
     ] {
         link(&mut tar, &format!("bin/{name}"), "busybox");
     }
@@ -301,6 +301,43 @@ fn a_command_has_no_rights_and_no_way_out() {
     }
 }
 
+/// What an image has at `/tmp`, or forbids there, is not what the command gets.
+#[test]
+fn tmp_is_the_runs_own() {
+    if !able("container tmp") {
+        return;
+    }
+    let hostile = layer(|tar| add(tar, "tmp/planted", 0o644, b"1"));
+    let image = image(&[hostile], None);
+    for engine in ["podman", "runc"] {
+        let mut world = World::new(engine, &image);
+        let script = task("ls -A /tmp; echo 1 >/tmp/mine; ls /work/tmp; cat /tmp/mine");
+        let (done, place) = world.run(&script).unwrap();
+        assert!(done.outcome.end.is_success(), "{engine}: {}", place.log);
+        assert_eq!(place.log, "mine\n1\n", "{engine}");
+        // no run sees what another left
+        assert_eq!(world.output(&script), "mine\n1\n", "{engine}");
+    }
+}
+
+/// With the task's leave a command has the machine's network, and else it has none.
+#[test]
+fn the_network_is_there_if_the_task_has_it() {
+    if !able("container network") {
+        return;
+    }
+    let ours = fs::read_link("/proc/self/ns/net").unwrap();
+    for mut world in World::both() {
+        let mut script = task("readlink /proc/self/ns/net");
+        let alone = world.output(&script);
+        assert_ne!(alone.trim(), ours.to_str().unwrap(), "{}", world.engine);
+        script.network = true;
+        let (done, place) = world.run(&script).unwrap();
+        assert_eq!(place.log.trim(), ours.to_str().unwrap(), "{}", world.engine);
+        assert!(!done.outcome.confinement.network);
+    }
+}
+
 /// The control of it is that the worker itself reads the key.
 #[test]
 fn the_workers_key_cannot_be_read_from_inside() {
@@ -441,13 +478,11 @@ fn memory_and_processes_are_limited() {
         return;
     }
     for mut world in World::both() {
-        let mut greedy =
-            task("dd if=/dev/zero of=/tmp/x bs=1M count=100 2>/dev/null; echo survived");
-        assert!(world.output(&greedy).contains("survived"));
+        let mut greedy = task("dd if=/dev/zero of=/dev/null bs=100M count=1 2>&1; echo survived");
+        assert!(world.output(&greedy).contains("1+0 records out"));
         greedy.limits.memory = Some(32 << 20);
         let (_, place) = world.run(&greedy).unwrap();
-        let written = place.log.contains("survived") && place.log.contains("100+0");
-        assert!(!written, "{}: {}", world.engine, place.log);
+        assert!(!place.log.contains("1+0 records out"), "{}: {}", world.engine, place.log);
         let mut many = task(
             "i=0; while [ $i -lt 50 ]; do sleep 2 & i=$((i+1)); done 2>/dev/null; ps | grep -c 'sleep 2'",
         );
@@ -632,6 +667,62 @@ fn hostile_archives_are_refused() {
     }
     refused(&(tar.into_inner().unwrap(), id), "twice");
     refused(&(b"no tar".repeat(200), id), "");
+}
+
+/// An OCI layout with a layer that is packed, as `podman save --format oci-archive` writes it; and an
+/// index of several images, of which nobody says which is meant.
+#[test]
+fn oci_layouts_are_read() {
+    if !able("container layouts") {
+        return;
+    }
+    let plain = layer(|tar| add(tar, "etc/a", 0o644, b"packed"));
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(&plain).unwrap();
+    let packed = packed.finish().unwrap();
+    let config = format!(
+        r#"{{"architecture":"amd64","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":["sha256:{}"]}}}}"#,
+        Sha256::of(&plain)
+    );
+    let described = |kind: &str, bytes: &[u8]| {
+        format!(
+            r#"{{"mediaType":"application/vnd.oci.image.{kind}","digest":"sha256:{}","size":{}}}"#,
+            Sha256::of(bytes),
+            bytes.len()
+        )
+    };
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{},"layers":[{}]}}"#,
+        described("config.v1+json", config.as_bytes()),
+        described("layer.v1.tar+gzip", &packed)
+    );
+    let one = described("manifest.v1+json", manifest.as_bytes());
+    let index = |list: &str| format!(r#"{{"schemaVersion":2,"manifests":[{list}]}}"#);
+    let inner = index(&format!("{one},{one}"));
+    let layout = |index: &str| {
+        let mut tar = tar::Builder::new(Vec::new());
+        add(&mut tar, "oci-layout", 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#);
+        add(&mut tar, "index.json", 0o644, index.as_bytes());
+        for blob in [config.as_bytes(), manifest.as_bytes(), &packed, inner.as_bytes()] {
+            add(&mut tar, &format!("blobs/sha256/{}", Sha256::of(blob)), 0o644, blob);
+        }
+        (tar.into_inner().unwrap(), Sha256::of(config.as_bytes()))
+    };
+    for engine in ["podman", "runc"] {
+        let mut world = World::new(engine, &layout(&index(&one)));
+        let (done, place) = world.run(&task("cat /etc/a")).unwrap();
+        assert_eq!(place.log, "packed", "{engine}");
+        assert_eq!(done.image.id, world.id);
+        assert_eq!(done.image.manifest, Some(Sha256::of(manifest.as_bytes())), "{engine}");
+        let nested = described("index.v1+json", inner.as_bytes());
+        for (bad, why) in
+            [(index(&format!("{one},{one}")), "2"), (index(&nested), "an index of several")]
+        {
+            let refusal = World::new(engine, &layout(&bad)).run(&task("true")).unwrap_err();
+            assert_eq!(refusal.code, Code::WorkerImageMismatch, "{engine}: {refusal:?}");
+            assert!(refusal.found.contains(why), "{engine}: {refusal:?}");
+        }
+    }
 }
 
 #[test]
