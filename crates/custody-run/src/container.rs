@@ -10,7 +10,7 @@
 mod api;
 mod archive;
 mod http;
-mod podman;
+pub mod podman;
 mod runtime;
 
 use std::fmt;
@@ -42,7 +42,7 @@ use crate::stage::RunDirectory;
 use crate::stage::copy::{open_regular, unavailable};
 
 /// Where the command finds its working directory.
-pub const WORK: &str = "/work";
+pub const WORK: &str = "/build";
 
 /// What containers call the machine.
 const HOSTNAME: &str = "custody";

@@ -5,8 +5,8 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use custody_core::digest::Sha256;
@@ -15,7 +15,7 @@ use custody_core::statement::{Artifact, Image, Limits, Task};
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 use custody_run::collect::collect;
-use custody_run::container::{Contained, Engine, execute};
+use custody_run::container::{Contained, Engine, execute, podman};
 use custody_run::execute::{End, LOG_BYTES, Run, User};
 use custody_run::stage::{RunDirectory, StagedInput, stage_inputs};
 use tempfile::TempDir;
@@ -73,7 +73,7 @@ fn directory(tar: &mut tar::Builder<impl io::Write>, name: &str) {
 /// A layer with a shell and a few programs.
 fn layer(more: impl FnOnce(&mut tar::Builder<Vec<u8>>)) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
-    for name in ["bin/", "etc/", "tmp/", "work/", "proc/", "sys/", "dev/", "run/"] {
+    for name in ["bin/", "etc/", "tmp/", "build/", "proc/", "sys/", "dev/", "run/"] {
         directory(&mut tar, name);
     }
     add(&mut tar, "bin/busybox", 0o755, &fs::read(program("busybox").unwrap()).unwrap());
@@ -141,7 +141,6 @@ struct World {
     engine: Engine,
     archive: PathBuf,
     id: Sha256,
-    runs: usize,
 }
 
 impl World {
@@ -153,7 +152,7 @@ impl World {
             "podman" => Engine::Podman(Some(files.path().join("images"))),
             other => other.parse().unwrap(),
         };
-        Self { files, engine, archive, id: *id, runs: 0 }
+        Self { files, engine, archive, id: *id }
     }
 
     /// With Podman, and with a plain runtime.
@@ -172,9 +171,10 @@ impl World {
         timeout: Option<Duration>,
         cancelled: &AtomicBool,
     ) -> Result<(Contained, Place), Refusal> {
-        self.runs += 1;
-        let room =
-            self.files.path().join(format!("custody-test-{}-{}", std::process::id(), self.runs));
+        // a name that no other run has, in whatever test
+        static RUNS: AtomicUsize = AtomicUsize::new(0);
+        let number = RUNS.fetch_add(1, Ordering::Relaxed);
+        let room = self.files.path().join(format!("custody-test-{}-{number}", std::process::id()));
         fs::create_dir(&room).unwrap();
         fs::set_permissions(&room, Permissions::from_mode(0o700)).unwrap();
         let directory = RunDirectory::create(&room.with_added_extension("run")).unwrap();
@@ -216,9 +216,8 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        // containers/storage mounts its directory on itself
-        let overlay = self.files.path().join("images/storage/overlay");
-        Command::new("umount").arg(overlay).output().unwrap();
+        // with another engine there is nothing
+        podman::forget(&self.files.path().join("images")).ok();
     }
 }
 
@@ -243,13 +242,13 @@ fn exactly_the_words_run_with_the_declared_variables_in_the_image() {
         lines.sort_unstable();
         let expected = [
             "=x",
-            "HOME=/work/home",
+            "HOME=/build/home",
             "HOSTNAME=custody",
             "LANG=C.UTF-8",
             "LC_ALL=C.UTF-8",
             "PATH=/usr/local/bin:/usr/bin:/bin",
             "SOURCE_DATE_EPOCH=1700000000",
-            "TMPDIR=/work/tmp",
+            "TMPDIR=/build/tmp",
             "TZ=UTC",
             "VERSION=1.0 $(id) \"'",
         ];
@@ -273,21 +272,21 @@ fn a_command_has_no_rights_and_no_way_out() {
     }
     for mut world in World::both() {
         let log = world.output(&task(
-            "id; pwd; cat /work/inputs/image/image.tar | head -c 1 >/dev/null && echo has input
+            "id; pwd; cat /build/inputs/image/image.tar | head -c 1 >/dev/null && echo has input
              grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status
              ls /proc/self/fd/ | wc -l
              cat /proc/net/dev | grep -v -E 'Inter|face|lo:'
-             for try in 'touch /x' 'touch /work/inputs/x' 'touch /work/inputs/image/image.tar' \
+             for try in 'touch /x' 'touch /build/inputs/x' 'touch /build/inputs/image/image.tar' \
                  'mount -t tmpfs none /tmp' 'cat /proc/1/mem' 'ls /var/run/docker.sock' \
                  'ls /run/podman' 'head -c 1 /dev/vda' 'head -c 1 /dev/mem'; do
                  $try >/dev/null 2>&1 && echo DID $try
              done
-             touch /tmp/x /work/x && echo may write; test -t 0 || test -t 1 || echo no terminal
+             touch /tmp/x /build/x && echo may write; test -t 0 || test -t 1 || echo no terminal
              cat | wc -c",
         ));
         let has = |text: &str| assert!(log.contains(text), "{}: {text}: {log}", world.engine);
         assert!(log.starts_with("uid=65534"), "{log}");
-        has("/work\n");
+        has("/build\n");
         has("has input");
         for name in ["Inh", "Prm", "Eff", "Bnd", "Amb"] {
             has(&format!("Cap{name}:\t0000000000000000"));
@@ -311,7 +310,7 @@ fn tmp_is_the_runs_own() {
     let image = image(&[hostile], None);
     for engine in ["podman", "runc"] {
         let mut world = World::new(engine, &image);
-        let script = task("ls -A /tmp; echo 1 >/tmp/mine; ls /work/tmp; cat /tmp/mine");
+        let script = task("ls -A /tmp; echo 1 >/tmp/mine; ls /build/tmp; cat /tmp/mine");
         let (done, place) = world.run(&script).unwrap();
         assert!(done.outcome.end.is_success(), "{engine}: {}", place.log);
         assert_eq!(place.log, "mine\n1\n", "{engine}");
@@ -351,7 +350,7 @@ fn the_workers_key_cannot_be_read_from_inside() {
         // by its name, by what others have open, and by looking everywhere
         let log = world.output(&task(&format!(
             "cat {} /proc/*/root{} /proc/[0-9]*/environ 2>/dev/null </dev/null
-             grep -r -l SECRET-OF-THE-WORKER /work /tmp /etc /run /dev/shm /bin 2>/dev/null
+             grep -r -l SECRET-OF-THE-WORKER /build /tmp /etc /run /dev/shm /bin 2>/dev/null
              echo looked",
             key.display(),
             key.display()
@@ -520,9 +519,9 @@ fn a_named_image_is_found_by_its_digest_alone() {
     let (evil, evil_id) = image(&[layer(|tar| add(tar, "etc/evil", 0o644, b"1"))], None);
     let archive = world.files.path().join("evil.tar");
     fs::write(&archive, evil).unwrap();
-    podman(&world, &["load", "--input", archive.to_str().unwrap()]);
+    podman_done(&world, &["load", "--input", archive.to_str().unwrap()]);
     podman(&world, &["tag", &world.id.to_string(), "registry.example.org/any:latest"]);
-    podman(&world, &["tag", &evil_id.to_string(), "registry.example.org/any:latest"]);
+    podman_done(&world, &["tag", &evil_id.to_string(), "registry.example.org/any:latest"]);
     named.image = name("registry.example.org/any", world.id);
     named.command[2] = "ls /etc/evil".into();
     let (done, place) = world.run(&named).unwrap();
@@ -530,17 +529,15 @@ fn a_named_image_is_found_by_its_digest_alone() {
     assert_eq!(done.image.id, world.id);
 }
 
-fn podman(world: &World, words: &[&str]) {
-    let place = |name: &str| world.files.path().join("images").join(name);
-    let output = Command::new("podman")
-        .arg("--root")
-        .arg(place("storage"))
-        .arg("--runroot")
-        .arg(place("state"))
-        .args(words)
-        .output()
-        .unwrap();
+fn podman_done(world: &World, words: &[&str]) {
+    let output = podman(world, words);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn podman(world: &World, words: &[&str]) -> Output {
+    let storage = world.files.path().join("images");
+    let options = podman::options(&storage).unwrap();
+    Command::new("podman").args(options).args(words).output().unwrap()
 }
 
 /// A plain runtime keeps no images.
@@ -586,21 +583,12 @@ fn left_overs_are_found_and_removed() {
     for (name, place) in [("left", &gone), ("held", &kept)] {
         let label = format!("dev.custody.run={place}");
         let words = ["create", "--name", name, "--label", &label, &id, "true"];
-        podman(&world, &words);
+        podman_done(&world, &words);
     }
-    podman(&world, &["container", "exists", "left"]);
+    podman_done(&world, &["container", "exists", "left"]);
     world.run(&task("true")).unwrap();
-    podman(&world, &["container", "exists", "held"]);
-    let listed = world.files.path().join("images");
-    let output = Command::new("podman")
-        .arg("--root")
-        .arg(listed.join("storage"))
-        .arg("--runroot")
-        .arg(listed.join("state"))
-        .args(["container", "exists", "left"])
-        .output()
-        .unwrap();
-    assert!(!output.status.success(), "it is gone");
+    podman_done(&world, &["container", "exists", "held"]);
+    assert!(!podman(&world, &["container", "exists", "left"]).status.success(), "it is gone");
     // the runtime's: somebody else has a container whose bundle is gone
     let bundle = plain.files.path().join("bundle");
     fs::create_dir_all(bundle.join("rootfs")).unwrap();

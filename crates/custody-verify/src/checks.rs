@@ -5,6 +5,7 @@ pub(crate) mod builders;
 pub(crate) mod downloads;
 pub(crate) mod environment;
 mod image;
+pub(crate) mod inputs;
 pub(crate) mod manifest;
 pub(crate) mod source;
 pub(crate) mod subject;

@@ -45,6 +45,9 @@ pub(crate) fn run(args: &DemoArgs, ui: &Ui) -> Result<(), Error> {
     let released = release(&stage)?;
     stage.title("Attacks");
     let refused = attacks::run(&stage, &released)?;
+    if args.container {
+        image::forget(&stage)?;
+    }
     let seconds = started.elapsed().as_secs_f32();
     let kept = if temporary.is_some() {
         format!("{DIM}custody demo --dir DIR keeps everything for you to look at{DIM:#}")

@@ -59,6 +59,7 @@ fn without_an_engine_the_demo_says_what_to_install() {
     let world = World::empty();
     let mut command = world.command("demo --container");
     command.env("PATH", world.path("."));
-    let told = world.say(command).refused("GATE_UNAVAILABLE");
-    assert!(told.out.contains("apt-get install podman runc"), "{told:#?}");
+    let told = world.say(command).ended(3);
+    assert!(told.err.contains("GATE_UNAVAILABLE"), "{told:#?}");
+    assert!(told.err.contains("apt-get install podman runc"), "{told:#?}");
 }

@@ -1,6 +1,7 @@
 //! Podman as a service of the worker's own.
 
-use std::fs::DirBuilder;
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::UnixStream;
@@ -9,10 +10,40 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use custody_core::digest::Sha256;
 use custody_core::{Code, Refusal};
 use rustix::mount::{UnmountFlags, unmount};
 
 use super::is_there;
+
+/// What tells Podman to keep images and containers in this directory, which is made if it is not there.
+/// What does not outlast a start of the machine goes to a place with a short name: Podman takes 50
+/// characters at most.
+pub fn options(storage: &Path) -> io::Result<[OsString; 4]> {
+    let directory = |place: PathBuf| {
+        DirBuilder::new().recursive(true).mode(0o700).create(&place)?;
+        place.canonicalize().map(PathBuf::into_os_string)
+    };
+    let root = directory(storage.join("storage"))?;
+    let state = directory(state_of(storage)?)?;
+    Ok(["--root".into(), root, "--runroot".into(), state])
+}
+
+fn state_of(storage: &Path) -> io::Result<PathBuf> {
+    let storage = storage.canonicalize()?;
+    let name = Sha256::of(storage.as_os_str().as_encoded_bytes()).short();
+    Ok(Path::new("/run/custody/podman").join(name))
+}
+
+/// Removes what Podman keeps outside of the directory, whose containers have all ended.
+pub fn forget(storage: &Path) -> io::Result<()> {
+    let state = state_of(storage)?;
+    // Podman mounts it on itself, and may have been ended before it could unmount it
+    for mounted in [storage.join("storage/overlay"), state.clone()] {
+        unmount(mounted, UnmountFlags::NOFOLLOW).ok();
+    }
+    fs::remove_dir_all(state)
+}
 
 /// The service. It ends with this value, and with the worker.
 #[derive(Debug)]
@@ -34,11 +65,7 @@ impl Service {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--", "podman"]);
         if let Some(storage) = storage {
-            for (option, name) in [("--root", "storage"), ("--runroot", "state")] {
-                let place = storage.join(name);
-                DirBuilder::new().recursive(true).mode(0o700).create(&place).map_err(fault)?;
-                command.arg(option).arg(place.canonicalize().map_err(fault)?);
-            }
+            command.args(options(storage).map_err(fault)?);
         }
         if is_there("runc") {
             command.args(["--runtime", "runc"]);

@@ -12,7 +12,8 @@ use custody_core::name::{ArtifactName, Pattern};
 use custody_core::statement::{Image, Label, Origin, Request, Statement, Task};
 use custody_core::{Code, Refusal};
 
-use super::manifest::{self, Approved};
+use super::inputs::Approved;
+use super::manifest;
 use super::{Authority, Checked, downloads};
 use crate::docket::{Asked, Case};
 use crate::judge::shown;

@@ -8,6 +8,7 @@ use std::process::Command;
 
 use custody_core::digest::Sha256;
 use custody_core::{Code, Refusal};
+use custody_run::container::podman;
 
 use super::stage::Stage;
 use crate::error::Error;
@@ -61,7 +62,7 @@ fn program(name: &str) -> Option<PathBuf> {
 pub(super) fn make(stage: &Stage<'_>) -> Result<Sha256, Error> {
     let place = stage.path("image");
     let root = place.join("root");
-    for directory in ["dev", "proc", "sys", "tmp", "work", "usr/bin"] {
+    for directory in ["dev", "proc", "sys", "tmp", "build", "usr/bin"] {
         create(&root.join(directory))?;
     }
     for file in files(stage)? {
@@ -174,14 +175,17 @@ fn describe(place: &Path) -> Result<Sha256, Error> {
     Ok(Sha256::of(config.as_bytes()))
 }
 
+/// Removes what the engine left outside of the demo's directory.
+pub(super) fn forget(stage: &Stage<'_>) -> Result<(), Error> {
+    let storage = stage.path("engine");
+    podman::forget(&storage).map_err(Error::io(&storage))
+}
+
 /// Brings the image into the engine's storage.
 fn load(stage: &Stage<'_>, archive: &Path) -> Result<(), Error> {
     let storage = stage.path("engine");
     let output = Command::new("podman")
-        .arg("--root")
-        .arg(storage.join("storage"))
-        .arg("--runroot")
-        .arg(storage.join("state"))
+        .args(podman::options(&storage).map_err(Error::io(&storage))?)
         .args(["load", "--quiet", "--input"])
         .arg(archive)
         .output()
