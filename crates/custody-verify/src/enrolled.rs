@@ -83,9 +83,9 @@ impl Enrolled {
                 certificates.push((signed.id(), enrolment));
             }
         }
-        let possesses = spread.map(&certificates, |(_, enrolment)| enrolment.possesses());
-        let possessed = certificates.iter().zip(possesses).filter(|(_, possesses)| *possesses);
-        let possessed = possessed.map(|((id, _), _)| *id).collect();
+        let fitting = spread.map(&certificates, |(_, enrolment)| enrolment.possesses());
+        let known = certificates.iter().zip(fitting).filter(|(_, fits)| *fits);
+        let possessed = known.map(|((id, _), _)| *id).collect();
         let mut wanted = Vec::new();
         for (place, (_, policy)) in policies.iter().enumerate() {
             if with_platforms_of(policies, policy) == Some(place) {
