@@ -140,7 +140,6 @@ impl Read for Watched<'_> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "what goes wrong in a test fails it")]
 mod tests {
     use std::io::Write as _;
     use std::net::TcpListener;
