@@ -1,6 +1,7 @@
 //! The cases, by group, and the questions that several of them ask.
 
 mod artifact;
+mod attestation;
 mod bundle;
 mod chain;
 mod envelope;
@@ -30,6 +31,7 @@ pub(crate) fn add(set: &mut Set) {
     policy::add(set);
     policies::add(set);
     bundle::add(set);
+    attestation::add(set);
 }
 
 /// What the published partial update's chain consists of: nothing that it does not need.
