@@ -45,7 +45,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 const PURE: &[&str] = &["custody-core", "custody-machine", "custody-verify"];
 
 /// More packages than this in the lock file want a reason and a new number.
-const LOCKED_PACKAGES: usize = 260;
+const LOCKED_PACKAGES: usize = 270;
 
 fn sources_of(name: &str) -> Vec<&'static TextFile> {
     let folder = format!("crates/{name}/src/");

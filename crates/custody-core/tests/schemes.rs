@@ -1,4 +1,5 @@
 //! Every scheme takes the signatures that are made under it, and no others.
+#![expect(clippy::unwrap_used, reason = "a test may fail loudly")]
 
 use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;

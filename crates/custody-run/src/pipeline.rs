@@ -32,8 +32,13 @@
 //! uri = "https://example.org/tool.bin"
 //! sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 //! size = 3
+//!
+//! [steps.partial.downloads]                  # through the worker's proxy, instead of a network
+//! from = ["https://index.crates.io/", "https://static.crates.io/"]
+//! lock = "downloads.toml"                    # or [[steps.partial.downloads.pinned]], or record = true
 //! ```
 
+mod downloads;
 mod file;
 mod limits;
 mod template;
@@ -48,7 +53,10 @@ use custody_core::statement::{
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 
+use self::downloads::StepDownloads;
 use self::template::Template;
+
+pub use self::downloads::write_lock;
 
 /// What stands as `pipeline` at the head of the file.
 pub const PIPELINE_TYPE: &str = "https://custody.dev/pipeline/v1";
@@ -69,6 +77,7 @@ struct Step {
     destination: Option<Template>,
     variables: BTreeMap<String, Template>,
     network: bool,
+    downloads: Option<StepDownloads>,
     limits: Limits,
     source: bool,
     sha512: bool,
@@ -99,6 +108,21 @@ impl Pipeline {
     /// Reads a pipeline file (TOML). A refusal says where, as `pipeline.toml:LINE:COLUMN`.
     pub fn parse(text: &str) -> Result<Self, Refusal> {
         file::read(text)
+    }
+
+    /// The files of the same commit that hold the pins of downloads.
+    pub fn locks(&self) -> BTreeSet<&ArtifactName> {
+        let downloads = self.steps.iter().filter_map(|step| step.downloads.as_ref());
+        downloads.filter_map(StepDownloads::lock).collect()
+    }
+
+    /// Puts in the pins that one of the [`locks`](Self::locks) has.
+    pub fn lock(&mut self, path: &ArtifactName, text: &str) -> Result<(), Refusal> {
+        let pinned = downloads::read_lock(path.as_str(), text)?;
+        for downloads in self.steps.iter_mut().filter_map(|step| step.downloads.as_mut()) {
+            downloads.fill(path, &pinned)?;
+        }
+        Ok(())
     }
 
     /// The phases that have steps.
@@ -138,7 +162,7 @@ impl Pipeline {
                     variables.map(|(name, value)| Ok((name.clone(), value.resolve(request)?)))
                 )?,
                 network: step.network,
-                downloads: None,
+                downloads: step.downloads.as_ref().map(StepDownloads::resolve).transpose()?,
                 inputs: all(inputs)?,
                 source: step.source.then(|| request.source.clone()),
                 externals: step.externals.clone(),

@@ -1,9 +1,10 @@
 //! One task from gate to manifest, in the order of the design: verify, stage, run, collect, measure,
 //! sign, store.
 
+mod room;
+
 use std::fs::File;
 use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -20,10 +21,12 @@ use custody_sign::{Signer, sign_envelope_as_machine};
 use custody_store::{Claim, Share, Store, bundle};
 use custody_verify::{Accepted, Report};
 use rayon::prelude::*;
-use tempfile::TempDir;
 
+use self::room::Room;
 use crate::collect::collect;
 use crate::destination::{Destination, Place, S3Config};
+use crate::downloads::execute_with_downloads;
+use crate::downloads::upstream::Upstream;
 use crate::execute::{Confinement, LOG_BYTES, Outcome, Run, execute};
 use crate::external;
 use crate::gate;
@@ -31,7 +34,7 @@ use crate::measure::measure;
 use crate::measure::platform::{Collected, Platform};
 use crate::source::{Checked, Demanded, Rules, checkout};
 use crate::stage::copy::unavailable;
-use crate::stage::{RunDirectory, StagedInput, remove_all, stage_inputs};
+use crate::stage::{RunDirectory, StagedInput, stage_inputs};
 
 /// A machine that performs tasks.
 #[derive(Clone, Copy)]
@@ -50,6 +53,9 @@ pub struct Worker<'w> {
     pub repository: Option<&'w str>,
     /// The platforms that are asked what machine this is.
     pub platforms: &'w [Platform],
+    /// The certificates (PEM) that vouch for servers that commands download from, where it is not the
+    /// system's that do.
+    pub download_authorities: Option<&'w Path>,
     /// What this machine can do to keep commands apart.
     pub confinement: &'w Confinement,
     /// This machine's clock.
@@ -63,6 +69,9 @@ impl std::fmt::Debug for Worker<'_> {
         f.debug_struct("Worker").field("name", &self.name).finish_non_exhaustive()
     }
 }
+
+/// Who is given what a command prints, as it comes.
+pub type Live<'l> = dyn FnMut(&[u8]) + Send + 'l;
 
 /// Why a task has no manifest.
 #[derive(Debug)]
@@ -101,7 +110,7 @@ fn task_of<'r>(accepted: &Accepted<'r>) -> Result<(StatementId, &'r Task), Refus
 impl Worker<'_> {
     /// Runs a task's command behind its gate and gives the id of its manifest. `live` is given what
     /// the command prints.
-    pub fn run(&self, id: StatementId, live: &mut dyn FnMut(&[u8])) -> Result<StatementId, Stop> {
+    pub fn run(&self, id: StatementId, live: &mut Live<'_>) -> Result<StatementId, Stop> {
         let report = self.judge(id)?;
         let first = accepted(&report)?;
         let share = if first.is_shared() { Share::Part } else { Share::Whole };
@@ -159,7 +168,7 @@ impl Worker<'_> {
         task: &Task,
         directory: &RunDirectory,
         private: &Path,
-        live: &mut dyn FnMut(&[u8]),
+        live: &mut Live<'_>,
     ) -> Result<Manifest, Stop> {
         // before anything of the task's own is here, and while no command runs
         let collected = self.collect_from_platforms(id)?;
@@ -174,7 +183,7 @@ impl Worker<'_> {
             timeout: Some(Duration::from_secs(task.deadline.since((self.clock)()).max(1))),
             source_date_epoch: Some(task.created.unix()),
         };
-        let outcome = execute(&run, self.confinement, live, self.cancelled)?;
+        let (outcome, downloads) = self.execute(&run, live)?;
         if !outcome.end.is_success() {
             return Err(self.failed(task, &outcome, &log));
         }
@@ -199,6 +208,7 @@ impl Worker<'_> {
             signed_source: checked.signed,
             ..self.manifest(accepted, id, task, artifacts, &outcome, log_artifact)
         };
+        manifest.inputs.extend(downloads);
         collected.enter(&mut manifest);
         Ok(manifest)
     }
@@ -230,6 +240,20 @@ impl Worker<'_> {
             signature: signatures.map(|demanded| Demanded { what: demanded.what, check: &check }),
         };
         checkout(self.repository.unwrap_or(&source.uri), source, &rules, &directory.source())
+    }
+
+    /// Runs the command, and gives what it fetched.
+    fn execute(
+        &self,
+        run: &Run<'_>,
+        live: &mut Live<'_>,
+    ) -> Result<(Outcome, Vec<UsedInput>), Refusal> {
+        let Some(downloads) = &run.task.downloads else {
+            return Ok((execute(run, self.confinement, live, self.cancelled)?, Vec::new()));
+        };
+        let upstream = Upstream::new(self.download_authorities)?;
+        let from = (self.store, &upstream);
+        execute_with_downloads(run, downloads, self.confinement, from, live, self.cancelled)
     }
 
     /// The files that the gate let through, and the externals that the task pins.
@@ -289,7 +313,12 @@ impl Worker<'_> {
         outcome: &Outcome,
         log: Artifact,
     ) -> Manifest {
-        let environment = measure(&outcome.confinement);
+        let mut environment = measure(&outcome.confinement);
+        if task.downloads.is_some() {
+            environment.retain(|(name, _)| name != "network");
+            environment.push(("network".into(), "downloads".into()));
+            environment.sort();
+        }
         Manifest {
             log: Some(log),
             ..self.skeleton(
@@ -563,85 +592,6 @@ fn put(place: &Place, name: &str, bytes: &[u8]) -> Result<(), Refusal> {
     let digests = custody_core::digest::Sha256::of(bytes).into();
     let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
     place.put(&name.parse()?, &mut file, &digests, size).map(|_| ())
-}
-
-/// A directory for the log and the copies of outputs, which commands do not reach. Who is killed
-/// leaves it behind, and whoever runs the task next clears it away.
-struct Room {
-    directory: TempDir,
-    _lock: File,
-}
-
-impl Room {
-    fn open(work: &Path, task: StatementId) -> Result<Self, Refusal> {
-        let fault = |error: std::io::Error| {
-            let at = work.display().to_string();
-            Refusal::new(Code::GateUnavailable, at, "a directory to work in", error.to_string())
-        };
-        let prefix = format!("custody-{}-", task.short());
-        clear_away(work, &prefix).map_err(fault)?;
-        let directory = tempfile::Builder::new().prefix(&prefix).tempdir_in(work).map_err(fault)?;
-        let lock = File::open(directory.path()).map_err(fault)?;
-        lock.lock().map_err(fault)?;
-        Ok(Self { directory, _lock: lock })
-    }
-
-    fn path(&self) -> &Path {
-        self.directory.path()
-    }
-
-    /// Where the command works.
-    fn beside(&self) -> PathBuf {
-        self.path().with_added_extension("run")
-    }
-
-    /// Removes both. Where the command worked may resist; then the room stays too, for the next run to
-    /// find it by.
-    fn remove(self, directory: RunDirectory) -> Result<(), Refusal> {
-        let path = self.path().to_owned();
-        match directory.remove() {
-            Ok(()) => self.directory.close().map_err(|error| unavailable(&path, &error)),
-            Err(refusal) => {
-                drop(self.directory.keep());
-                Err(refusal)
-            }
-        }
-    }
-}
-
-/// Removes the rooms of this task that belong to us and that nobody holds any more, and where a command
-/// worked that had no room left.
-fn clear_away(work: &Path, prefix: &str) -> std::io::Result<()> {
-    let own = rustix::process::geteuid().as_raw();
-    let ours = |found: &std::fs::Metadata| found.is_dir() && found.uid() == own;
-    for entry in work.read_dir()? {
-        let (name, path) = entry.map(|entry| (entry.file_name(), entry.path()))?;
-        let is_ours = path.symlink_metadata().is_ok_and(|found| ours(&found));
-        if !is_ours || !name.to_str().is_some_and(|name| name.starts_with(prefix)) {
-            continue;
-        }
-        let room = if path.extension().is_some_and(|end| end == "run") {
-            path.with_extension("")
-        } else {
-            path
-        };
-        let left = match room.symlink_metadata() {
-            Ok(found) => {
-                ours(&found) && File::open(&room).is_ok_and(|room| room.try_lock().is_ok())
-            }
-            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
-        };
-        if !left {
-            continue;
-        }
-        // what cannot be removed is in nobody's way: the next room has another name. The room stays
-        // with it, for the next to find it by
-        let worked = room.with_added_extension("run");
-        if !worked.exists() || remove_all(&worked).is_ok() {
-            std::fs::remove_dir_all(room).unwrap_or_default();
-        }
-    }
-    Ok(())
 }
 
 /// What goes out: the inputs under their file names, each once.

@@ -336,3 +336,93 @@ fn faults_are_told_with_line_and_column() {
         assert!(Pipeline::parse(hostile).is_err());
     }
 }
+
+const LOCK: &str = r#"downloads = "https://custody.dev/downloads/v1"
+
+[[pinned]]
+uri = "https://registry.example.org/a/b%2fc?d=e"
+sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+size = 3
+"#;
+
+/// A pipeline whose build downloads like this.
+fn downloading(downloads: &str) -> Result<Pipeline, Refusal> {
+    let pipeline = HELLO.replacen("network = true\n", "", 1);
+    let table = format!("[steps.build.downloads]\n{downloads}\n\n[steps.partial]");
+    Pipeline::parse(&pipeline.replacen("[steps.partial]", &table, 1))
+}
+
+const FROM: &str = "from = [\"https://registry.example.org/\"]\n";
+
+#[test]
+fn downloads_are_recorded_pinned_or_locked() {
+    let downloads = |pipeline: &Pipeline| {
+        let request = request("promote");
+        let tasks =
+            pipeline.plan(&request, id("authorization"), "c", time(0), || "0".repeat(32))?;
+        Ok(tasks.into_iter().find(|task| task.step.as_str() == "build").unwrap().downloads.unwrap())
+    };
+    let recorded = downloading(&format!("{FROM}record = true")).unwrap();
+    let recorded = downloads(&recorded).unwrap();
+    assert_eq!((recorded.from.len(), recorded.pinned), (1, None));
+    let pins = LOCK
+        .split_once("\n\n")
+        .unwrap()
+        .1
+        .replace("[[pinned]]", "[[steps.build.downloads.pinned]]");
+    let pinned = downloads(&downloading(&format!("{FROM}{pins}")).unwrap()).unwrap();
+    let pins = pinned.pinned.clone().unwrap();
+    assert_eq!(
+        (pins[0].uri.as_str(), pins[0].size),
+        ("https://registry.example.org/a/b%2fc?d=e", 3)
+    );
+    // the same from a file of the commit, which must be read first
+    let mut locked = downloading(&format!("{FROM}lock = \"pins/downloads.toml\"")).unwrap();
+    let path = "pins/downloads.toml".parse().unwrap();
+    assert_eq!(locked.locks().into_iter().collect::<Vec<_>>(), [&path]);
+    let refused: Result<_, Refusal> = downloads(&locked);
+    assert_eq!(refused.unwrap_err().code, Code::ParseFieldMissing);
+    locked.lock(&path, LOCK).unwrap();
+    assert_eq!(downloads(&locked).unwrap(), pinned);
+    // what is written is read again
+    let mut again = downloading(&format!("{FROM}lock = \"pins/downloads.toml\"")).unwrap();
+    again.lock(&path, &custody_run::pipeline::write_lock(&pins)).unwrap();
+    assert_eq!(downloads(&again).unwrap(), pinned);
+}
+
+#[test]
+fn downloads_that_contradict_themselves_are_refused() {
+    assert!(downloading(&format!("{FROM}record = true")).is_ok());
+    for (downloads, code) in [
+        (FROM.to_owned(), Code::ParseFieldType),
+        (format!("{FROM}record = false"), Code::ParseFieldType),
+        (format!("{FROM}record = true\nlock = \"a\""), Code::ParseFieldType),
+        (format!("{FROM}lock = \"../a\""), Code::ArtNameInvalid),
+        ("from = []\nrecord = true".to_owned(), Code::ParseFieldType),
+        ("from = [\"https://a\"]\nrecord = true".to_owned(), Code::ParseFieldType),
+        ("from = [\"https://\"]\nrecord = true".to_owned(), Code::ParseFieldType),
+        ("from = [\"file:///a/\"]\nrecord = true".to_owned(), Code::ParseFieldType),
+        ("from = [\"https://a@b/\"]\nrecord = true".to_owned(), Code::ParseFieldType),
+        ("from = [\"https://a/../\"]\nrecord = true".to_owned(), Code::ParseFieldType),
+        (format!("{FROM}record = true\nevil = 1"), Code::ParseUnknownField),
+    ] {
+        assert_eq!(downloading(&downloads).unwrap_err().code, code, "{downloads}");
+    }
+    let both = HELLO.replacen(
+        "[steps.partial]",
+        &format!("[steps.build.downloads]\n{FROM}record = true\n[steps.partial]"),
+        1,
+    );
+    assert_eq!(Pipeline::parse(&both).unwrap_err().expected, "downloads or network = true");
+    let lock = |text: &str| {
+        let mut pipeline = downloading(&format!("{FROM}lock = \"a\"")).unwrap();
+        pipeline.lock(&"a".parse().unwrap(), text).unwrap_err()
+    };
+    let twice = format!("{LOCK}{}", LOCK.split_once("\n\n").unwrap().1);
+    assert_eq!(lock(&twice).code, Code::ParseDuplicateKey);
+    assert_eq!(lock(&LOCK.replace("registry", "evil")).code, Code::ParseFieldType);
+    assert_eq!(lock(&LOCK.replace("a/b", "a/../b")).code, Code::ParseFieldType);
+    assert_eq!(lock(&LOCK.replace("downloads/v1", "downloads/v2")).code, Code::ParseFieldType);
+    assert!(lock(&LOCK.replace("size = 3", "size = \"3\"")).at.starts_with("a:6:"));
+    assert_eq!(lock("").code, Code::ParseFieldMissing);
+}

@@ -2,7 +2,9 @@
 
 pub(crate) mod authorization;
 pub(crate) mod builders;
+pub(crate) mod downloads;
 pub(crate) mod environment;
+pub(crate) mod inputs;
 pub(crate) mod manifest;
 pub(crate) mod source;
 pub(crate) mod subject;

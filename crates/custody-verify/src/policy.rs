@@ -217,6 +217,11 @@ pub struct Step {
     pub inputs: Vec<StepInput>,
     /// Where its pinned external files may come from: beginnings of URIs.
     pub externals: Vec<String>,
+    /// Where its command may fetch, through the worker: beginnings of URIs that end with `/`, or whole
+    /// ones.
+    pub downloads: Vec<String>,
+    /// Whether its tasks need not pin what is fetched.
+    pub record_downloads: bool,
     /// The names that its outputs may have.
     pub outputs: Vec<Pattern>,
     /// Whether its command may use the network.
@@ -445,6 +450,11 @@ impl Step {
     /// Whether an external file may come from there.
     pub fn allows_external(&self, uri: &str) -> bool {
         self.externals.iter().any(|allowed| allowed == uri || below(allowed, uri))
+    }
+
+    /// Whether a task may let its command fetch there: a beginning of URIs, or a whole one.
+    pub fn allows_download(&self, from: &str) -> bool {
+        self.downloads.iter().any(|allowed| allowed == from || below(allowed, from))
     }
 }
 

@@ -13,7 +13,8 @@ use custody_core::Code;
 use custody_core::digest::Sha256;
 use custody_core::envelope::{Envelope, StatementId};
 use custody_core::statement::{
-    InputOrigin, Intent, Origin, Resolve, Revision, Stage, Statement, UsedInput, worker_uri,
+    Downloads, InputOrigin, Intent, Origin, Pinned, Resolve, Revision, Stage, Statement, UsedInput,
+    worker_uri,
 };
 use custody_verify::report::{NodeKind, Outcome, Rule};
 use custody_verify::{Evidence, Report, Subject, verify};
@@ -430,6 +431,141 @@ fn an_input_that_is_not_what_was_made_or_pinned_is_refused() {
         task.externals[0].uri = "https://tools.example.org/../evil".into();
     });
     assert_refused(&climbing.build().file(), Code::ChainInputUnaccounted);
+}
+
+const REGISTRY: &str = "https://registry.example.org/";
+
+/// A world in which the build of the release may download: under this policy, with these pins, and
+/// having used these.
+fn downloading(
+    record: bool,
+    pinned: Option<&[(&str, &str)]>,
+    used: &'static [(&'static str, &'static str)],
+) -> world::World {
+    let pin = |(path, text): &(&str, &str)| Pinned {
+        uri: format!("{REGISTRY}{path}"),
+        digests: Sha256::of(text.as_bytes()).into(),
+        size: text.len() as u64,
+    };
+    let pinned = pinned.map(|pins| pins.iter().map(pin).collect());
+    let downloads = Downloads { from: vec![REGISTRY.into()], pinned };
+    let record = if record { "record-downloads = true\n" } else { "" };
+    let step = "[products.hello.steps.build]\n";
+    change()
+        .policy(|text| {
+            text.replacen(step, &format!("{step}downloads = [\"{REGISTRY}\"]\n{record}"), 1)
+        })
+        .task("new/build/task", move |task| task.downloads = Some(downloads.clone()))
+        .manifest("new/build/manifest", move |manifest| {
+            manifest.inputs.extend(used.iter().enumerate().map(|(i, (path, text))| UsedInput {
+                artifact: artifact(&format!("{i}.bin"), text),
+                origin: InputOrigin::Download(format!("{REGISTRY}{path}")),
+            }));
+        })
+        .build()
+}
+
+/// `dl-not-listed`, `dl-second-name`, `dl-pinned-changed`: what a worker says that it fetched.
+#[test]
+fn a_download_that_the_task_does_not_explain_is_refused() {
+    let pins: &[(&str, &str)] = &[("a", "one"), ("b", "two")];
+    let (pinned, recorded) = (Some(pins), None);
+    // the controls: all pins, some, none, and whatever was found where that is allowed
+    assert_accepted(&downloading(false, pinned, &[("a", "one"), ("b", "two")]).file());
+    assert_accepted(&downloading(false, pinned, &[("b", "two")]).file());
+    assert_accepted(&downloading(false, pinned, &[]).file());
+    assert_accepted(&downloading(true, recorded, &[("x%2fy?z=@1", "any")]).file());
+
+    assert_refused(&downloading(false, recorded, &[]).file(), Code::ChainInputUnaccounted);
+    let report = downloading(false, pinned, &[("a", "two")]).file();
+    assert_refused(&report, Code::ArtDigestMismatch);
+    assert!(findings(&report).contains("https://registry.example.org/a"));
+    assert_refused(
+        &downloading(false, pinned, &[("c", "one")]).file(),
+        Code::ChainInputUnaccounted,
+    );
+    for twice in [&[("a", "one"), ("a", "one")], &[("a", "one"), ("a", "two")]] {
+        let report = downloading(true, recorded, twice).file();
+        assert_refused(&report, Code::StmtSubjectDuplicate);
+    }
+    for outside in [
+        &[("../evil", "any")],
+        &[("%2e%2E/evil", "any")],
+        &[("%252e%252e/evil", "any")],
+        &[("..%2fevil", "any")],
+        &[("a\\b", "any")],
+        &[("a b", "any")],
+        &[("a%0a", "any")],
+        &[("a%", "any")],
+        &[("a#b", "any")],
+    ] {
+        let report = downloading(true, recorded, outside).file();
+        assert_refused(&report, Code::ChainInputUnaccounted);
+    }
+    let nobody = change().manifest("new/build/manifest", |manifest| {
+        manifest.inputs.push(UsedInput {
+            artifact: artifact("a.bin", "one"),
+            origin: InputOrigin::Download(format!("{REGISTRY}a")),
+        });
+    });
+    assert_refused(&nobody.build().file(), Code::ChainInputUnaccounted);
+}
+
+/// `dl-not-declared`, `dl-unpinned`: what a scheduler lets a command fetch.
+#[test]
+fn a_task_may_let_fetch_what_the_policy_allows_and_no_more() {
+    let with = |edit: fn(&mut custody_core::statement::Task)| {
+        let step = "[products.hello.steps.build]\n";
+        change()
+            .policy(|text| {
+                let more = format!("{step}downloads = [\"{REGISTRY}\"]\nrecord-downloads = true\n");
+                text.replacen(step, &more, 1)
+            })
+            .task("new/build/task", move |task| {
+                task.downloads = Some(Downloads { from: vec![REGISTRY.into()], pinned: None });
+                edit(task);
+            })
+            .build()
+            .file()
+    };
+    assert_accepted(&with(|_| ()));
+    let report = with(|task| {
+        task.downloads = Some(Downloads { from: vec![format!("{REGISTRY}below/")], pinned: None });
+    });
+    assert_accepted(&report);
+    for edit in [
+        |task: &mut custody_core::statement::Task| elsewhere(task, "https://evil.example.org/"),
+        |task: &mut custody_core::statement::Task| elsewhere(task, "https://"),
+        |task: &mut custody_core::statement::Task| elsewhere(task, "https://registry.example.org"),
+        |task: &mut custody_core::statement::Task| {
+            elsewhere(task, "https://registry.example.org/../");
+        },
+    ] {
+        assert_refused(&with(edit), Code::ChainInputUnaccounted);
+    }
+    let report = with(|task| {
+        let pin = Pinned {
+            uri: "https://evil.example.org/a".into(),
+            digests: Sha256::of(b"a").into(),
+            size: 1,
+        };
+        task.downloads = Some(Downloads { from: vec![REGISTRY.into()], pinned: Some(vec![pin]) });
+    });
+    assert_refused(&report, Code::ChainInputUnaccounted);
+    let report = with(|task| {
+        let pin = Pinned { uri: format!("{REGISTRY}a"), digests: Sha256::of(b"a").into(), size: 1 };
+        let pinned = Some(vec![pin.clone(), pin]);
+        task.downloads = Some(Downloads { from: vec![REGISTRY.into()], pinned });
+    });
+    assert_refused(&report, Code::StmtSubjectDuplicate);
+    assert_refused(&with(|task| task.network = true), Code::StmtParameterUnexpected);
+    // without a word of the policy
+    let report = change().task("new/build/task", |task| elsewhere(task, REGISTRY)).build().file();
+    assert_refused(&report, Code::ChainInputUnaccounted);
+}
+
+fn elsewhere(task: &mut custody_core::statement::Task, uri: &str) {
+    task.downloads = Some(Downloads { from: vec![uri.into()], pinned: None });
 }
 
 /// `art-missing`, `art-extra-unlisted`, `gate-output-unlinked`: what is published is what went in.

@@ -67,11 +67,14 @@ fn a_nonsensical_threshold_or_version_is_refused_with_its_place() {
     swap("irrevocable = false", "irrevocable = \"false\"", Code::PolicyInvalid, "\"false\"");
 }
 
+const EXTERNALS: &str = "externals = [\"https://tools.example.org/\"]\n";
+
 /// `pol-field-missing`: absence never means unlimited.
 #[test]
 fn a_missing_or_unknown_member_is_refused() {
     let text = policy_text();
-    let optional = ["[", "destinations", "externals", "summaries", "scheduled-by", "schedule ="];
+    let optional =
+        ["[", "destinations", "externals", "downloads", "summaries", "scheduled-by", "schedule ="];
     let removable: Vec<usize> = (0..text.lines().count())
         .filter(|i| {
             let line = text.lines().nth(*i).unwrap();
@@ -297,6 +300,12 @@ fn a_policy_that_contradicts_itself_is_refused() {
         ),
         ("https://tools.example.org/", "https://", "\"https"),
         ("https://tools.example.org/", "https:///", "\"https"),
+        (EXTERNALS, "downloads = [\"https://a.example.org\"]\n", "\"https"),
+        (EXTERNALS, "downloads = [\"ftp://a.example.org/\"]\n", "\"ftp"),
+        (EXTERNALS, "downloads = [\"https://a@b.example.org/\"]\n", "\"https"),
+        (EXTERNALS, "downloads = [\"https://a/\", \"https://a/\"]\n", "\"https"),
+        (EXTERNALS, "downloads = []\nrecord-downloads = true\n", "true"),
+        ("destinations", "downloads = [\"https://a/\"]\ndestinations", "\"https://a"),
     ];
     let idle = Key::of("idle").public.to_openssh();
     for (from, to, place) in cases {

@@ -242,7 +242,6 @@ impl Large {
         self.add(Authorization { request: id, approvers, not_before, expires }, "desk")
     }
 
-    #[expect(clippy::too_many_lines, reason = "a task and a manifest have many members")]
     fn step(
         &mut self,
         step: &str,

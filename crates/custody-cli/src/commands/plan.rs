@@ -6,6 +6,7 @@ use clap::Args;
 use custody_core::digest::Sha256;
 use custody_core::envelope::{Envelope, Payload as _, StatementId};
 use custody_core::json::Value;
+use custody_core::name::ArtifactName;
 use custody_core::statement::{Label, Request, Statement};
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
@@ -212,13 +213,17 @@ fn pipeline(repository: &Path, request: &Request) -> Result<Pipeline, Error> {
         )
         .into());
     }
-    let text = String::from_utf8(bytes).map_err(|_| {
-        Refusal::new(
-            Code::ParseUnicodeInvalid,
-            request.pipeline.path.as_str(),
-            "UTF-8",
-            "other bytes",
-        )
-    })?;
-    Ok(Pipeline::parse(&text)?)
+    let mut pipeline = Pipeline::parse(&text(&request.pipeline.path, bytes)?)?;
+    // their content is covered by the revision, which people signed too
+    let locks: Vec<ArtifactName> = pipeline.locks().into_iter().cloned().collect();
+    for path in locks {
+        let bytes = read_file(repository, &request.source.revision, &path)?;
+        pipeline.lock(&path, &text(&path, bytes)?)?;
+    }
+    Ok(pipeline)
+}
+
+fn text(path: &ArtifactName, bytes: Vec<u8>) -> Result<String, Refusal> {
+    String::from_utf8(bytes)
+        .map_err(|_| Refusal::new(Code::ParseUnicodeInvalid, path.as_str(), "UTF-8", "other bytes"))
 }

@@ -48,6 +48,7 @@ pub(crate) fn run(args: &PublishArgs, ui: &Ui) -> Result<(), Error> {
         work: &args.machine.work,
         repository: None,
         platforms: &machines.platforms,
+        download_authorities: None,
         confinement: &Confinement::default(),
         clock,
         cancelled: &cancelled,

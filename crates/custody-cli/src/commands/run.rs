@@ -58,6 +58,10 @@ pub(crate) struct MachineArgs {
     /// Take sources from this repository instead of the one that the policy names
     #[arg(long, value_name = "DIR")]
     pub(super) repository: Option<PathBuf>,
+    /// Servers that commands download from show certificates of these authorities (PEM), and not of
+    /// the system's
+    #[arg(long, value_name = "FILE")]
+    pub(super) download_ca: Option<PathBuf>,
     /// Where working directories are made
     #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
     pub(super) work: PathBuf,
@@ -356,6 +360,7 @@ impl Performance<'_> {
             work: &self.args.work,
             repository: repository.as_deref(),
             platforms: &self.machines.platforms,
+            download_authorities: self.args.download_ca.as_deref(),
             confinement: turn.confinement(),
             clock,
             cancelled: &self.cancelled,

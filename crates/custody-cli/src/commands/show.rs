@@ -6,8 +6,9 @@ use clap::Args;
 use custody_core::envelope::{Envelope, Payload as _, StatementId};
 use custody_core::json::Value;
 use custody_core::sshsig::SshSignature;
-use custody_core::statement::Statement;
+use custody_core::statement::{InputOrigin, Pinned, Statement};
 use custody_core::{Code, Refusal};
+use custody_run::pipeline::write_lock;
 use custody_store::{Relation, Store};
 
 use crate::context::{StoreArgs, read_envelope};
@@ -22,6 +23,9 @@ pub(crate) struct ShowArgs {
     store: StoreArgs,
     /// A statement id of the store, or a DSSE JSON file
     what: String,
+    /// Print what the run of this manifest fetched, as a file of pins for the pipeline
+    #[arg(long)]
+    pins: bool,
 }
 
 pub(crate) fn run(args: &ShowArgs, ui: &Ui) -> Result<(), Error> {
@@ -41,6 +45,11 @@ pub(crate) fn run(args: &ShowArgs, ui: &Ui) -> Result<(), Error> {
         }
         Err(_) => (read_envelope(path)?, None),
     };
+    if args.pins {
+        let text = pins(&envelope)?;
+        ui.result(&text, || Value::object([("pins", Value::text(&text))]));
+        return Ok(());
+    }
     let text = describe(&envelope, store.as_ref())?;
     ui.result(&text, || {
         Value::object([
@@ -83,6 +92,31 @@ fn describe(envelope: &Envelope, store: Option<&Store>) -> Result<String, Error>
         text += &format!("{}  as {}\n", link.source, relation(link.relation));
     }
     Ok(text)
+}
+
+/// The downloads of a manifest, which nobody verified here: whoever takes them as pins reads them.
+fn pins(envelope: &Envelope) -> Result<String, Error> {
+    let statement = Statement::parse(envelope.unverified_payload())?;
+    let inputs = match &statement {
+        Statement::Manifest(manifest) => manifest.inputs.as_slice(),
+        _ => &[],
+    };
+    let pins: Vec<Pinned> = inputs
+        .iter()
+        .filter_map(|input| match &input.origin {
+            InputOrigin::Download(uri) => Some(Pinned {
+                uri: uri.clone(),
+                digests: input.artifact.digests,
+                size: input.artifact.size,
+            }),
+            InputOrigin::Manifest(_) | InputOrigin::External(_) => None,
+        })
+        .collect();
+    if pins.is_empty() {
+        let at = format!("statement {}", envelope.id().short());
+        return Err(Refusal::new(Code::ArtMissing, at, "a manifest with downloads", "none").into());
+    }
+    Ok(write_lock(&pins))
 }
 
 fn claimed_signer(sig: &[u8], keyid: Option<&str>) -> String {

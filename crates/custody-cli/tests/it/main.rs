@@ -5,6 +5,7 @@ mod attacks;
 mod builders;
 mod chain;
 mod conformance;
+mod downloads;
 mod draft;
 mod enrol;
 mod gates;
@@ -18,6 +19,8 @@ mod run_all;
 mod talk;
 mod token;
 mod trace;
+#[path = "../../../custody-run/tests/upstream/mod.rs"]
+mod upstream;
 mod vectors;
 mod verify;
 mod world;

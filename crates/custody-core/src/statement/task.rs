@@ -247,6 +247,14 @@ impl Pinned {
 }
 
 impl Downloads {
+    /// Whether something may be fetched there: a whole URI of [`from`](Self::from), or one below an entry
+    /// that ends with `/`, without anything that could mean another place than it seems to.
+    pub fn covers(&self, uri: &str) -> bool {
+        let below =
+            |from: &String| from == uri || (from.ends_with('/') && uri.starts_with(&**from));
+        self.from.iter().any(below) && is_plain(uri)
+    }
+
     fn read(value: Value<'_>, at: &str) -> Result<Self, Refusal> {
         let mut object = value.into_object(at)?;
         let pinned = object
@@ -268,6 +276,19 @@ impl Downloads {
             self.pinned.as_ref().map(|pinned| Value::list(pinned.iter().map(Pinned::write))),
         )
     }
+}
+
+/// Printable ASCII in which nothing climbs: no `..`, no `\`, no `#`, and what `%` stands for is no dot,
+/// no backslash, no control character and no other `%`.
+fn is_plain(uri: &str) -> bool {
+    let printable = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'#');
+    let escaped = |rest: &str| {
+        let byte = rest
+            .get(..2)
+            .and_then(|digits| crate::encoding::hex_decode(&digits.to_ascii_lowercase()));
+        byte.is_some_and(|byte| !matches!(*byte, [0..=31 | 127 | b'%' | b'.' | b'\\']))
+    };
+    uri.bytes().all(printable) && !uri.contains("..") && uri.split('%').skip(1).all(escaped)
 }
 
 impl Task {

@@ -10,8 +10,10 @@ use custody_core::name::{ArtifactName, Pattern};
 use custody_core::statement::{Artifact, External, Label, Limits};
 use custody_core::{Code, Refusal};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use toml::Spanned;
 
+use super::downloads::{DownloadsTable, StepDownloads};
 use super::limits::LimitsTable;
 use super::template::Template;
 use super::{PIPELINE_TYPE, Pipeline, Step, StepInput, Upstream};
@@ -26,7 +28,7 @@ const EXTERNALS: &str = "external";
 /// A day.
 const DEADLINE: u64 = 86_400;
 
-type Text = Spanned<String>;
+pub(super) type Text = Spanned<String>;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -47,6 +49,7 @@ struct StepTable {
     #[serde(default)]
     network: bool,
     limits: Option<LimitsTable>,
+    downloads: Option<Spanned<DownloadsTable>>,
     #[serde(default)]
     source: bool,
     #[serde(default)]
@@ -80,8 +83,8 @@ struct ExternalTable {
 }
 
 pub(super) fn read(text: &str) -> Result<Pipeline, Refusal> {
-    let reader = Reader { text };
-    let table: FileTable = toml::from_str(text).map_err(|error| reader.shape(&error))?;
+    let reader = Reader { name: NAME, text };
+    let table: FileTable = reader.table("a pipeline in TOML")?;
     if table.pipeline.get_ref() != PIPELINE_TYPE {
         return Err(reader.refuse(&table.pipeline.span(), PIPELINE_TYPE, table.pipeline.get_ref()));
     }
@@ -94,16 +97,23 @@ pub(super) fn read(text: &str) -> Result<Pipeline, Refusal> {
     Ok(Pipeline { steps: in_order(steps)? })
 }
 
+/// A TOML file, and how refusals call it.
 pub(super) struct Reader<'a> {
-    text: &'a str,
+    pub(super) name: &'a str,
+    pub(super) text: &'a str,
 }
 
 impl Reader<'_> {
-    fn place(&self, span: &Range<usize>) -> String {
+    /// The shape, before any rule.
+    pub(super) fn table<T: DeserializeOwned>(&self, kind: &str) -> Result<T, Refusal> {
+        toml::from_str(self.text).map_err(|error| self.shape(&error, kind))
+    }
+
+    pub(super) fn place(&self, span: &Range<usize>) -> String {
         let before = self.text.get(..span.start).unwrap_or(self.text);
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-        format!("{NAME}:{line}:{column}")
+        format!("{}:{line}:{column}", self.name)
     }
 
     pub(super) fn refuse(&self, span: &Range<usize>, expected: &str, found: &str) -> Refusal {
@@ -112,7 +122,7 @@ impl Reader<'_> {
     }
 
     /// The refusal for what the TOML reader found wrong.
-    fn shape(&self, error: &toml::de::Error) -> Refusal {
+    fn shape(&self, error: &toml::de::Error, kind: &str) -> Refusal {
         let message = error.message();
         let code = match message {
             _ if message.starts_with("unknown field") => Code::ParseUnknownField,
@@ -120,13 +130,12 @@ impl Reader<'_> {
             _ if message.starts_with("duplicate key") => Code::ParseDuplicateKey,
             _ => Code::ParseFieldType,
         };
-        let (found, expected) =
-            message.split_once(", expected ").unwrap_or((message, "a pipeline in TOML"));
+        let (found, expected) = message.split_once(", expected ").unwrap_or((message, kind));
         let refusal = self.refuse(&error.span().unwrap_or_default(), expected, found);
         Refusal { code, ..refusal }
     }
 
-    fn parsed<T: FromStr<Err = Refusal>>(&self, text: &Text) -> Result<T, Refusal> {
+    pub(super) fn parsed<T: FromStr<Err = Refusal>>(&self, text: &Text) -> Result<T, Refusal> {
         let place = |refusal: Refusal| refusal.within(&self.place(&text.span()));
         text.get_ref().parse().map_err(place)
     }
@@ -137,7 +146,7 @@ impl Reader<'_> {
 
     /// Text as statements may hold it: what nobody sees in the file must not be in a task either, which
     /// nobody would read again.
-    fn shown(&self, text: &Text) -> Result<String, Refusal> {
+    pub(super) fn shown(&self, text: &Text) -> Result<String, Refusal> {
         Value::text(text.get_ref()).into_text(&self.place(&text.span()))
     }
 
@@ -167,6 +176,7 @@ impl Reader<'_> {
                 .map(|(name, value)| self.variable(name, value))
                 .collect::<Result<_, _>>()?,
             network: table.network,
+            downloads: StepDownloads::read(self, table.downloads.as_ref(), table.network)?,
             limits: table
                 .limits
                 .as_ref()
@@ -193,6 +203,7 @@ impl Reader<'_> {
                 if table.source
                     || table.network
                     || table.limits.is_some()
+                    || table.downloads.is_some()
                     || !table.outputs.is_empty()
                     || !table.variables.is_empty()
                     || !table.externals.is_empty() =>

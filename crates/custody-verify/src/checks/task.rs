@@ -12,8 +12,9 @@ use custody_core::name::{ArtifactName, Pattern};
 use custody_core::statement::{Image, Label, Origin, Request, Statement, Task};
 use custody_core::{Code, Refusal};
 
-use super::manifest::{self, Approved};
-use super::{Authority, Checked};
+use super::inputs::Approved;
+use super::manifest;
+use super::{Authority, Checked, downloads};
 use crate::docket::{Asked, Case};
 use crate::judge::shown;
 use crate::policy::demand::either;
@@ -229,7 +230,7 @@ fn content(
             shown(&external.uri),
         );
     }
-    Ok(())
+    downloads::allowed(task, step)
 }
 
 fn inputs(

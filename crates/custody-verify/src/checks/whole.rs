@@ -53,7 +53,7 @@ fn twins(case: &Case<'_>, nodes: &mut [Arc<Node>]) {
 /// What a task asks for, whoever made it and when.
 fn job(task: &Task) -> impl Ord {
     let Task { creator: _, nonce: _, created: _, deadline: _, .. } = task;
-    let from = (&task.authorization, &task.inputs, &task.source, &task.externals);
+    let from = (&task.authorization, &task.inputs, &task.source, &task.externals, &task.downloads);
     let how = (&task.step, &task.command, &task.variables, task.network);
     (from, how, (&task.destination, &task.outputs, task.sha512))
 }

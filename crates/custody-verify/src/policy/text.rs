@@ -5,10 +5,10 @@ mod hints;
 mod machine;
 mod platforms;
 mod tables;
+mod uris;
 
 pub(super) use hints::review;
 
-use alloc::borrow::ToOwned;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
@@ -30,6 +30,7 @@ use self::tables::{
     InputTable, PhaseTable, PolicyTable, PrincipalTable, ProductTable, Receipts, Release,
     RoleTable, RootTable, SignedSource, SourceSignaturesTable, StepTable, Text, Verification,
 };
+use self::uris::{destination, download, origin, place};
 use super::{
     Key, Phase, Policy, PolicyFault, Principal, Product, Quorum, SourceSignatures, Step, StepInput,
 };
@@ -535,9 +536,7 @@ impl Reader {
                 "write receipts = \"none\": this version of Custody has no transparency log to ask";
             return Err(fault(table.receipts.span(), "receipts cannot be required yet", remedy));
         }
-        for list in [&table.externals, &table.destinations, table.outputs.get_ref()] {
-            each_once(list)?;
-        }
+        lists(table)?;
         let mut inputs = BTreeSet::new();
         for entry in &table.inputs {
             let from = (entry.step.get_ref(), matches!(entry.release, Release::Other));
@@ -586,6 +585,8 @@ impl Reader {
             source: table.source,
             inputs: table.inputs.iter().map(input).collect::<Result<_, Fault>>()?,
             externals: table.externals.iter().map(place).collect::<Result<_, _>>()?,
+            downloads: table.downloads.iter().map(download).collect::<Result<_, _>>()?,
+            record_downloads: table.record_downloads.as_ref().is_some_and(|it| *it.get_ref()),
             outputs: table.outputs.get_ref().iter().map(parsed).collect::<Result<_, _>>()?,
             network: table.network,
             full,
@@ -634,35 +635,23 @@ fn lasting(table: &StepTable, full: bool) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The beginning of a URI, without anything that could mean another place than it seems to.
-fn place(uri: &Text) -> Result<String, Fault> {
-    let text = uri.get_ref();
-    // a scheme alone would allow every host
-    let names_a_place = text.split_once("://").is_some_and(|(scheme, rest)| {
-        !scheme.is_empty() && !rest.is_empty() && (scheme == "file" || !rest.starts_with('/'))
-    });
-    let clean = names_a_place
-        && !text.contains("..")
-        && !text.contains(['%', '@', '\\', '*', '?'])
-        && !text.contains(char::is_whitespace);
-    if clean {
-        Ok(text.clone())
-    } else {
-        Err(fault(
-            uri.span(),
-            "no plain URI",
-            "write scheme, host and path; end it with / to allow all below",
-        ))
+/// Places and names of a step: each once, and downloads not beside what makes them meaningless.
+fn lists(table: &StepTable) -> Result<(), Fault> {
+    let StepTable { externals, downloads, destinations, .. } = table;
+    for list in [externals, downloads, destinations, table.outputs.get_ref()] {
+        each_once(list)?;
     }
-}
-
-/// Where a step may publish: as far as this version of Custody can.
-fn destination(uri: &Text) -> Result<String, Fault> {
-    let text = place(uri)?;
-    if text.starts_with("file:///") || text.starts_with("s3://") {
-        return Ok(text);
+    if let Some(first) = table.downloads.first().filter(|_| !table.destinations.is_empty()) {
+        let remedy = "remove the downloads: a step that publishes runs no command";
+        return Err(fault(first.span(), "downloads of a step that publishes", remedy));
     }
-    Err(fault(uri.span(), "no place to publish to", "write file:///… or s3://BUCKET/…"))
+    match &table.record_downloads {
+        Some(record) if table.downloads.is_empty() => {
+            let remedy = "name in `downloads` where it may fetch, or remove record-downloads";
+            Err(fault(record.span(), "nothing to record", remedy))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A list names each thing once.
@@ -675,28 +664,6 @@ fn each_once(list: &[Text]) -> Result<(), Fault> {
             Err(fault(text.span(), message, "name it once"))
         }
     }
-}
-
-fn origin(text: &Text) -> Result<String, Fault> {
-    let value = text.get_ref();
-    let port = |rest: &str| {
-        rest.is_empty() || rest.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok())
-    };
-    let local = value.strip_prefix("http://localhost").is_some_and(port);
-    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-:[]".contains(c);
-    let secure = value.strip_prefix("https://").is_some_and(|authority| {
-        // a colon is in the host only between brackets
-        let end = authority.rfind(']').map_or(0, |bracket| bracket.saturating_add(1));
-        let colon = authority.get(end..).and_then(|rest| rest.find(':'));
-        let at = colon.map_or(authority.len(), |colon| end.saturating_add(colon));
-        let (host, rest) = authority.split_at_checked(at).unwrap_or((authority, ""));
-        !host.is_empty() && host.chars().all(allowed) && port(rest)
-    });
-    if local || secure {
-        return Ok(value.to_owned());
-    }
-    let remedy = "write an origin as browsers do, like \"https://desk.example.org\"";
-    Err(fault(text.span(), format!("{value:?} is no web origin"), remedy))
 }
 
 impl From<Fault> for Refusal {

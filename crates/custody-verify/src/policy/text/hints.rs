@@ -332,6 +332,17 @@ fn of_product(table: &ProductTable, product: &Product, policy: &Policy, found: &
             );
             found.push(fault(step.perform.span(), message, "let another machine sign its tasks"));
         }
+        if let Some(record) = step.record_downloads.as_ref().filter(|record| *record.get_ref()) {
+            let message = format!(
+                "{} takes whatever it finds: its downloads are recorded and not pinned",
+                name.get_ref()
+            );
+            found.push(fault(
+                record.span(),
+                message,
+                "pin what it fetched, then remove record-downloads",
+            ));
+        }
         if let Some(both) = read.perform.intersection(&product.desk).next() {
             let message = format!("{both} issues authorizations and performs {}", name.get_ref());
             found.push(fault(

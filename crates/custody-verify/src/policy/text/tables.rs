@@ -186,6 +186,9 @@ pub(super) struct StepTable {
     pub(super) inputs: Vec<InputTable>,
     #[serde(default)]
     pub(super) externals: Vec<Text>,
+    #[serde(default)]
+    pub(super) downloads: Vec<Text>,
+    pub(super) record_downloads: Option<Spanned<bool>>,
     pub(super) outputs: Spanned<Vec<Text>>,
     pub(super) network: bool,
     pub(super) verification: Spanned<Verification>,

@@ -61,6 +61,9 @@ pub(super) struct Step {
     /// Steps, and whether of another release.
     pub(super) inputs: BTreeSet<(String, bool)>,
     pub(super) externals: BTreeSet<String>,
+    pub(super) downloads: BTreeSet<String>,
+    /// Whether some task did not pin them.
+    pub(super) records: bool,
     pub(super) outputs: BTreeSet<String>,
     pub(super) network: bool,
     pub(super) destinations: BTreeSet<String>,
@@ -278,6 +281,10 @@ impl<'e> Reader<'e> {
         let folder = |uri: &str| {
             uri.rsplit_once('/').map_or_else(|| uri.into(), |(folder, _)| format!("{folder}/"))
         };
+        if let Some(downloads) = &task.downloads {
+            step.downloads.extend(downloads.from.iter().cloned());
+            step.records |= downloads.pinned.is_none();
+        }
         step.externals.extend(task.externals.iter().map(|external| folder(&external.uri)));
     }
 

@@ -166,6 +166,13 @@ fn step(step: &Step) -> String {
     } else {
         format!("externals = {}\n", list(&step.externals))
     };
+    let downloads = if step.downloads.is_empty() {
+        String::new()
+    } else {
+        let record =
+            if step.records { "record-downloads = true   # better: pin them\n" } else { "" };
+        format!("downloads = {}\n{record}", list(&step.downloads))
+    };
     let publishes = !step.destinations.is_empty();
     let destinations = if publishes {
         format!(
@@ -192,7 +199,7 @@ fn step(step: &Step) -> String {
         format!("# seen, and not demanded: machine = [{}]\n", machine.join(", "))
     };
     format!(
-        "phase = {}\nperform = {}\n{schedule}source = {}\ninputs = [{}]\n{externals}outputs = {}\nnetwork = {}\nverification = \"full\"\nirrevocable = {irrevocable}\n{destinations}max-age = \"{}d\"\nreceipts = \"none\"\n{images}{machine}",
+        "phase = {}\nperform = {}\n{schedule}source = {}\ninputs = [{}]\n{externals}{downloads}outputs = {}\nnetwork = {}\nverification = \"full\"\nirrevocable = {irrevocable}\n{destinations}max-age = \"{}d\"\nreceipts = \"none\"\n{images}{machine}",
         string(&step.phase),
         named(&step.perform, "FILL-IN-machine-that-performs"),
         step.source,
