@@ -133,8 +133,8 @@ def _tokens(kind: str, table: Table) -> Platform:
     return Platform(kind, issuer=issuer or "", audience=audience, keys=found, claims=claims)
 
 
-def read(head: Table, taken: set[str]) -> dict[str, Platform]:
-    """All platforms by name; `taken` are the keys of people and machines."""
+def read(head: Table) -> dict[str, Platform]:
+    """All platforms by name."""
     found: dict[str, Platform] = {}
     if "platforms" not in head.left:
         return found
@@ -149,6 +149,4 @@ def read(head: Table, taken: set[str]) -> dict[str, Platform]:
         else:
             raise wrong(f"{table.place}: kind {kind}")
         table.close()
-        if any(key.id in taken for _, key in found[name].keys):
-            raise Refusal("POLICY_KEY_DUPLICATE", table.place)
     return found

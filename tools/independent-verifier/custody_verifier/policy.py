@@ -2,12 +2,13 @@
 
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Iterable
 
-from . import keys, names, sshsig
+from . import keys, machines as of_machines, names, sshsig
 from .attestations import Platform
 from .envelope import Signed
+from .machines import Demand, Enrolling
 from .platforms import read as read_platforms
 from .refusal import Refusal
 from .strict import check_text
@@ -31,6 +32,7 @@ class Enrolled:
     ends: int | None
     revoked: bool
     user_verification: bool
+    machine: dict[str, str] = field(default_factory=dict)
 
     def check(self, signed: Signed, origins: Iterable[str]) -> None:
         """Whether the signature has the form of its principal (envelope.md rule 7, sign-off.md)."""
@@ -80,6 +82,12 @@ class Step:
     destinations: list[str]
     max_age: int
     summaries: list[str]
+    images: tuple[list[str], list[str]]
+    demands: list[Demand]
+    builders: int
+    builders_differ: list[str]
+    downloads: list[str]
+    record_downloads: bool
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,9 @@ class Product:
     resolve: list[str]
     phases: dict[str, Phase]
     steps: dict[str, Step]
+    submodules: list[str]
+    # roles of which somebody must have signed the source, and whether the commit or a tag
+    signatures: tuple[list[str], str] | None
 
 
 @dataclass(frozen=True)
@@ -107,6 +118,8 @@ class Policy:
     roles: dict[str, list[str]]
     products: dict[str, Product]
     platforms: dict[str, Platform]
+    enrolling: dict[str, Enrolling]
+    revoked_enrolments: set[str]
 
     def members(self, listed: Iterable[str]) -> set[str]:
         """The principals behind a list of roles and machines."""
@@ -123,13 +136,14 @@ def _known(listed: list[str], defined: Iterable[str], what: str) -> list[str]:
     return listed
 
 
-def enrolled(value: Any, owner: str, person: bool) -> Enrolled:
+def enrolled(value: Any, owner: str, person: bool, platforms: Iterable[str] = ()) -> Enrolled:
     """One entry of `keys`."""
     table = Table(value, f"a key of {owner}")
     key = keys.parse(table.take("key", str))
     begins, ends = table.time("from"), table.time("until")
     revoked = table.option("revoked", bool, False)
     verification = table.option("user-verification", bool, False)
+    tied = {} if person else of_machines.tied(table, platforms)
     table.close()
     if begins is not None and ends is not None and begins >= ends:
         raise wrong(f"a key of {owner} is never valid")
@@ -137,25 +151,34 @@ def enrolled(value: Any, owner: str, person: bool) -> Enrolled:
         raise wrong(f"machine {owner} has a security key")
     if key.application is None and verification:
         raise wrong(f"a plain key of {owner} cannot check its user")
-    return Enrolled(key, owner, person, begins, ends, revoked, verification)
+    return Enrolled(key, owner, person, begins, ends, revoked, verification, tied)
 
 
-def _principals(head: Table) -> tuple[dict[str, Enrolled], set[str], set[str]]:
-    """All keys by id, people, and machines."""
+def _principals(
+    head: Table, platforms: Iterable[str]
+) -> tuple[dict[str, Enrolled], set[str], set[str], dict[str, Enrolling]]:
+    """All keys by id, people, machines, and how machines are enrolled."""
     found: dict[str, Enrolled] = {}
+    enrolling: dict[str, Enrolling] = {}
     groups: dict[str, set[str]] = {"people": set(), "machines": set()}
     for group, owners in groups.items():
         for owner, table in head.tables(group):
             owners.add(owner)
-            for value in table.entries("keys"):
-                one = enrolled(value, owner, group == "people")
+            how = of_machines.enrolling(table, platforms) if group == "machines" else None
+            if how is not None:
+                enrolling[owner] = how
+            for value in table.entries("keys") if how is None or "keys" in table.left else []:
+                one = enrolled(value, owner, group == "people", platforms)
                 if one.key.id in found:
                     raise Refusal("POLICY_KEY_DUPLICATE", f"{owner} and {found[one.key.id].owner}")
                 found[one.key.id] = one
             table.close()
     if groups["people"] & groups["machines"]:
         raise wrong("somebody is a person and a machine")
-    return found, groups["people"], groups["machines"]
+    listed = {one.owner for one in found.values() if not one.person}
+    for how in enrolling.values():
+        _known(how.by, listed, "machine with a key")
+    return found, groups["people"], groups["machines"], enrolling
 
 
 def _phase(table: Table, roles: dict[str, list[str]], able: set[str]) -> Phase:
@@ -196,7 +219,7 @@ def _uris(listed: list[str], schemes: tuple[str, ...]) -> list[str]:
     return listed
 
 
-def _step(table: Table, machines: set[str]) -> Step:
+def _step(table: Table, machines: set[str], platforms: Iterable[str]) -> Step:
     schedule = _known(table.optional("schedule"), machines, "machine")
     scheduled_by = table.option("scheduled-by", str, None)
     if bool(schedule) == (scheduled_by is not None):
@@ -204,9 +227,12 @@ def _step(table: Table, machines: set[str]) -> Step:
     verification, receipts = table.take("verification", str), table.take("receipts", str)
     if verification not in ("full", "direct") or receipts != "none":
         raise wrong(f"{table.place}: verification or receipts")
+    irrevocable = table.take("irrevocable", bool)
+    perform = _known(table.texts("perform"), machines, "machine")
+    count, differ = of_machines.builders(table, len(perform), irrevocable)
     step = Step(
         phase=table.take("phase", str),
-        perform=_known(table.texts("perform"), machines, "machine"),
+        perform=perform,
         schedule=schedule,
         scheduled_by=scheduled_by,
         source=table.take("source", bool),
@@ -215,23 +241,46 @@ def _step(table: Table, machines: set[str]) -> Step:
         outputs=[checked(names.pattern, text) for text in table.texts("outputs")],
         network=table.take("network", bool),
         full=verification == "full",
-        irrevocable=table.take("irrevocable", bool),
+        irrevocable=irrevocable,
         destinations=_uris(table.optional("destinations"), ("file:///", "s3://")),
         max_age=table.duration("max-age"),
         summaries=_known(table.optional("summaries"), machines, "machine"),
+        images=of_machines.images(table),
+        demands=of_machines.demands(table, platforms),
+        builders=count,
+        builders_differ=differ,
+        downloads=_uris(table.optional("downloads"), ("https://", "http://")),
+        record_downloads=table.option("record-downloads", bool, False),
     )
     table.close()
     if step.irrevocable and (not step.full or step.summaries):
         raise wrong(f"{table.place} is irrevocable and verifies less than everything")
+    if not all(re.match("https?://[^/]+/", uri) for uri in step.downloads):
+        raise wrong(f"{table.place}: a download without host")
+    if (step.downloads and step.destinations) or (step.record_downloads and not step.downloads):
+        raise wrong(f"{table.place}: downloads of a publication, or none to record")
     if step.destinations and not step.irrevocable:
         raise wrong(f"{table.place} publishes and is not irrevocable")
     return step
 
 
-def _product(table: Table, roles: dict[str, list[str]], machines: set[str], able: set[str]) -> Product:
+def _signatures(table: Table, roles: dict[str, list[str]]) -> tuple[list[str], str] | None:
+    if "source-signatures" not in table.left:
+        return None
+    entry = Table(table.take("source-signatures", dict), f"{table.place}.source-signatures")
+    people, what = _known(entry.texts("people"), roles, "role"), entry.take("what", str)
+    entry.close()
+    if what not in ("commit", "tag"):
+        raise wrong(f"{entry.place}: what {what}")
+    return people, what
+
+
+def _product(
+    table: Table, roles: dict[str, list[str]], machines: set[str], able: set[str], platforms: Iterable[str]
+) -> Product:
     channels = [checked(names.label, text, "channel") for text in table.texts("channels")]
     phases = {name: _phase(inner, roles, able) for name, inner in table.tables("phases")}
-    steps = {name: _step(inner, machines) for name, inner in table.tables("steps")}
+    steps = {name: _step(inner, machines, platforms) for name, inner in table.tables("steps")}
     product = Product(
         source=table.take("source", str),
         channels=channels,
@@ -240,7 +289,10 @@ def _product(table: Table, roles: dict[str, list[str]], machines: set[str], able
         resolve=_known(table.texts("resolve"), roles, "role"),
         phases=phases,
         steps=steps,
+        submodules=_uris(table.optional("submodules"), ("",)),
+        signatures=_signatures(table, roles),
     )
+    table.option("lfs", bool, False)
     table.close()
     for name, phase in phases.items():
         _known(phase.after, set(phases) - {name}, "earlier phase")
@@ -249,6 +301,7 @@ def _product(table: Table, roles: dict[str, list[str]], machines: set[str], able
     for step in steps.values():
         _known([step.phase], phases, "phase")
         _known([one.step for one in step.inputs], steps, "step")
+        _known(step.images[1], steps, "step")
         _known([step.scheduled_by] if step.scheduled_by else [], steps, "step")
     return product
 
@@ -257,12 +310,14 @@ def _check_use(policy: Policy, machines: set[str]) -> None:
     """Rule 2: a role or a machine that nothing names is an error."""
     used: set[str] = set()
     for product in policy.products.values():
-        used.update(product.desk, product.propose, product.resolve)
+        used.update(product.desk, product.propose, product.resolve, product.signatures[0] if product.signatures else ())
         for phase in product.phases.values():
             used.update(phase.approve)
         for step in product.steps.values():
             used.update(step.perform, step.schedule, step.summaries)
-    living = {one.owner for one in policy.keys.values() if not one.revoked}
+    for how in policy.enrolling.values():
+        used.update(how.by)
+    living = set(policy.enrolling) | {one.owner for one in policy.keys.values() if not one.revoked}
     idle = (set(policy.roles) - used) | ((machines & living) - used)
     if idle:
         raise wrong(f"never used: {sorted(idle)}")
@@ -303,7 +358,10 @@ def read(data: bytes) -> Policy:
     skew, origins = head.duration("clock-skew"), head.optional("origins")
     if not all(_ORIGIN.match(origin) for origin in origins):
         raise wrong("no web origin")
-    found, people, machines = _principals(head)
+    platforms = read_platforms(head)
+    found, people, machines, enrolling = _principals(head, platforms)
+    if any(key.id in found for one in platforms.values() for _, key in one.keys):
+        raise Refusal("POLICY_KEY_DUPLICATE", "a platform's key and somebody's")
     able = {one.owner for one in found.values() if one.person and not one.revoked}
     root = Table(head.take("root", dict), "root")
     root_people = _known(root.texts("people"), people, "person")
@@ -313,9 +371,9 @@ def read(data: bytes) -> Policy:
     for name, table in head.tables("roles"):
         roles[name] = _known(table.texts("members"), people, "person")
         table.close()
-    products = {name: _product(table, roles, machines, able) for name, table in head.tables("products")}
-    platforms = read_platforms(head, set(found))
+    products = {name: _product(table, roles, machines, able, platforms) for name, table in head.tables("products")}
+    withdrawn = of_machines.revoked(head)
     head.close()
-    policy = Policy(version, previous, expires, instance, skew, origins, root_people, threshold, found, roles, products, platforms)
+    policy = Policy(version, previous, expires, instance, skew, origins, root_people, threshold, found, roles, products, platforms, enrolling, withdrawn)
     _check_use(policy, machines)
     return policy
