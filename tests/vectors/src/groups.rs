@@ -7,6 +7,7 @@ mod chain;
 mod envelope;
 mod gate;
 mod json;
+mod machine;
 mod people;
 mod policies;
 mod policy;
@@ -32,6 +33,7 @@ pub(crate) fn add(set: &mut Set) {
     policies::add(set);
     bundle::add(set);
     attestation::add(set);
+    machine::add(set);
 }
 
 /// What the published partial update's chain consists of: nothing that it does not need.

@@ -297,7 +297,8 @@ def _image(holder: Object, name: str) -> Image:
     else:
         _repository(inner.text("name") if inner.has("name") else "", inner.place)
         found = Image(_id(inner), None)
-        inner.object("digest").close(["sha512"])
+        if len(inner.members["digest"]) != 1:
+            raise Refusal("PARSE_UNKNOWN_FIELD", f"{inner.place}.digest")
     inner.close()
     return found
 
