@@ -6,6 +6,7 @@ mod bundle;
 mod chain;
 mod envelope;
 mod gate;
+mod given;
 mod json;
 mod machine;
 mod people;
@@ -34,6 +35,7 @@ pub(crate) fn add(set: &mut Set) {
     bundle::add(set);
     attestation::add(set);
     machine::add(set);
+    given::add(set);
 }
 
 /// What the published partial update's chain consists of: nothing that it does not need.

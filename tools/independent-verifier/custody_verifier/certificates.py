@@ -13,7 +13,7 @@ from . import der, keys
 from .der import wrong
 from .refusal import Refusal
 
-DIGITAL_SIGNATURE, KEY_CERT_SIGN = 0, 5
+SIGNATURES, CERTIFICATES = 0, 5
 _PEM = re.compile(r"\s*-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----\s*")
 _RSA = {f"2a864886f70d01010{last}": hash for last, hash in (("b", hashes.SHA256()), ("c", hashes.SHA384()), ("d", hashes.SHA512()))}
 _ECDSA = {"2a8648ce3d040302": ("secp256r1", hashes.SHA256()), "2a8648ce3d040303": ("secp384r1", hashes.SHA384())}
@@ -48,12 +48,12 @@ class Certificate:
     def leaf(self, purpose: str, at: int) -> bool:
         """Whether it may sign what is not a certificate, for this purpose."""
         purposes = self.purposes is None or purpose in self.purposes
-        return not self.authority and self.may(DIGITAL_SIGNATURE) and purposes and self.holds(at)
+        return not self.authority and self.may(SIGNATURES) and purposes and self.holds(at)
 
     def signed_by(self, other: "Certificate", below: int) -> bool:
         """Whether the next one of a chain, with so many authorities below it, made this one (rule 3)."""
         short = other.path_length is not None and other.path_length < below
-        if self.issuer != other.subject or not other.authority or short or not other.may(KEY_CERT_SIGN):
+        if self.issuer != other.subject or not other.authority or short or not other.may(CERTIFICATES):
             return False
         return _fits(other.key.public, self.algorithm, self.signature, self.signed)
 
