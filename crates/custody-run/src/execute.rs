@@ -38,7 +38,7 @@ use crate::stage::copy::{CHUNK, unavailable};
 pub const LOG_BYTES: u64 = 64 << 20;
 
 /// How long it takes at most to notice that the run is to be stopped.
-const TICK: Duration = Duration::from_millis(10);
+pub(crate) const TICK: Duration = Duration::from_millis(10);
 
 /// One run of one task.
 #[derive(Debug)]
@@ -208,7 +208,7 @@ fn perform(
     Ok(Ok(Performed { end, started, finished, confinement }))
 }
 
-fn now() -> Result<Time, Refusal> {
+pub(crate) fn now() -> Result<Time, Refusal> {
     let elapsed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Time::from_unix(elapsed.as_secs()).ok_or_else(|| {
         Refusal::new(Code::TimeUntrusted, "clock", "a year before 10000", "a later one")
@@ -216,7 +216,7 @@ fn now() -> Result<Time, Refusal> {
 }
 
 /// Refuses words that a program could not be given as they are.
-fn check_words(task: &Task) -> Result<(), Refusal> {
+pub(crate) fn check_words(task: &Task) -> Result<(), Refusal> {
     let Some(program) = task.command.first() else {
         return Err(Refusal::new(Code::GateStepMismatch, "task", "a command", "none"));
     };
@@ -265,7 +265,7 @@ fn check_reachable(path: &Path, user: User) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn environment<'a>(run: &'a Run<'_>) -> BTreeMap<&'a str, Cow<'a, str>> {
+pub(crate) fn environment<'a>(run: &'a Run<'_>) -> BTreeMap<&'a str, Cow<'a, str>> {
     let mut variables: BTreeMap<&str, Cow<'_, str>> = BTreeMap::from([
         ("PATH", "/usr/local/bin:/usr/bin:/bin".into()),
         ("HOME", run.directory.home().to_string_lossy().into_owned().into()),
@@ -281,7 +281,7 @@ fn environment<'a>(run: &'a Run<'_>) -> BTreeMap<&'a str, Cow<'a, str>> {
 }
 
 /// What the command prints, on its way into the file.
-struct Log<'a> {
+pub(crate) struct Log<'a> {
     file: File,
     hasher: Hasher,
     buffer: Vec<u8>,
@@ -292,7 +292,7 @@ struct Log<'a> {
 }
 
 impl<'a> Log<'a> {
-    fn create(run: &Run<'_>, live: &'a mut dyn FnMut(&[u8])) -> io::Result<Self> {
+    pub(crate) fn create(run: &Run<'_>, live: &'a mut dyn FnMut(&[u8])) -> io::Result<Self> {
         Ok(Self {
             file: OpenOptions::new().write(true).create_new(true).mode(0o600).open(run.log)?,
             hasher: Hasher::new(run.task.sha512),
@@ -306,15 +306,24 @@ impl<'a> Log<'a> {
     /// Takes what is there, at most one buffer full: how much that was, 0 at the end, or none if
     /// there is nothing now. What is over the limit is read all the same, so that the command does
     /// not wait for ever.
-    fn take(&mut self, mut output: &PipeReader) -> io::Result<Option<usize>> {
+    pub(crate) fn take(&mut self, mut output: &PipeReader) -> io::Result<Option<usize>> {
         let length = match output.read(&mut self.buffer) {
             Ok(length) => length,
             Err(error) if is_transient(&error) => return Ok(None),
             Err(error) => return Err(error),
         };
+        let buffer = std::mem::take(&mut self.buffer);
+        let kept = self.keep(&buffer[..length]);
+        self.buffer = buffer;
+        kept.map(|()| Some(length))
+    }
+
+    /// Takes these bytes.
+    pub(crate) fn keep(&mut self, bytes: &[u8]) -> io::Result<()> {
         if let Some(left) = self.left {
+            let length = bytes.len();
             let fits = usize::try_from(left).map_or(length, |left| length.min(left));
-            let kept = &self.buffer[..fits];
+            let kept = &bytes[..fits];
             (self.live)(kept);
             self.hasher.update(kept);
             self.file.write_all(kept)?;
@@ -326,11 +335,16 @@ impl<'a> Log<'a> {
                 self.file.write_all(mark.as_bytes())?;
             }
         }
-        Ok(Some(length))
+        Ok(())
+    }
+
+    /// Its digests and its size.
+    pub(crate) fn finish(self) -> (Digests, u64) {
+        self.hasher.finish()
     }
 }
 
-fn is_transient(error: &io::Error) -> bool {
+pub(crate) fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 

@@ -3,11 +3,12 @@
 //! [`gate`] gathers a complete view and asks the judge; without the [`Accepted`](custody_verify::Accepted)
 //! that it gives out nothing in [`run`] goes on. [`stage`], [`source`], [`execute`] and [`collect`] each
 //! do one thing with plain files and know nothing of keys or verdicts. [`downloads`] is the proxy of
-//! a command without network. [`destination`] is where
+//! a command without network, and [`container`] runs commands in images. [`destination`] is where
 //! published files go. [`pipeline`] makes the tasks of a phase.
 
 pub mod collect;
 pub mod confiner;
+pub mod container;
 pub mod destination;
 pub mod downloads;
 pub mod enrol;

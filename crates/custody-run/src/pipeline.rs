@@ -15,6 +15,8 @@
 //! network = false
 //! sha512 = false
 //! deadline = "1d"                            # the default; s, m, h or d
+//! image = "registry.example.org/debian@sha256:ba78…15ad"      # the machine itself by default; or
+//! # image = { step = "docker-image", artifact = "image.tar" } # an archive among the inputs
 //! limits = { memory = "2G", processes = 100, output = "1G" }   # the machine's own by default
 //!
 //! [[steps.partial.inputs]]
@@ -40,6 +42,7 @@
 
 mod downloads;
 mod file;
+mod image;
 mod limits;
 mod template;
 
@@ -54,6 +57,7 @@ use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 
 use self::downloads::StepDownloads;
+use self::image::StepImage;
 use self::template::Template;
 
 pub use self::downloads::write_lock;
@@ -77,6 +81,7 @@ struct Step {
     destination: Option<Template>,
     variables: BTreeMap<String, Template>,
     network: bool,
+    image: Option<StepImage>,
     downloads: Option<StepDownloads>,
     limits: Limits,
     source: bool,
@@ -148,14 +153,15 @@ impl Pipeline {
         let mut ids: BTreeMap<&Label, StatementId> = BTreeMap::new();
         let mut tasks = Vec::new();
         for step in self.steps.iter().filter(|step| step.phase == request.phase) {
-            let inputs = step.inputs.iter().map(|input| input.resolve(request, &ids));
+            let inputs = all(step.inputs.iter().map(|input| input.resolve(request, &ids)))?;
+            let image = step.image.as_ref();
             let variables = step.variables.iter();
             let task = Task {
                 authorization,
                 step: step.name.clone(),
                 creator: creator.to_owned(),
                 command: all(step.command.iter().map(|word| word.resolve(request)))?,
-                image: None,
+                image: image.map(|it| it.resolve(request, &step.inputs, &inputs)).transpose()?,
                 limits: step.limits,
                 destination: step.destination.as_ref().map(|to| to.resolve(request)).transpose()?,
                 variables: all(
@@ -163,7 +169,7 @@ impl Pipeline {
                 )?,
                 network: step.network,
                 downloads: step.downloads.as_ref().map(StepDownloads::resolve).transpose()?,
-                inputs: all(inputs)?,
+                inputs,
                 source: step.source.then(|| request.source.clone()),
                 externals: step.externals.clone(),
                 outputs: match &step.destination {

@@ -24,10 +24,11 @@ use rayon::prelude::*;
 
 use self::room::Room;
 use crate::collect::collect;
+use crate::container::{self, Contained, Engine};
 use crate::destination::{Destination, Place, S3Config};
 use crate::downloads::execute_with_downloads;
 use crate::downloads::upstream::Upstream;
-use crate::execute::{Confinement, LOG_BYTES, Outcome, Run, execute};
+use crate::execute::{Confinement, LOG_BYTES, Outcome, Run, User, execute};
 use crate::external;
 use crate::gate;
 use crate::measure::measure;
@@ -58,6 +59,8 @@ pub struct Worker<'w> {
     pub download_authorities: Option<&'w Path>,
     /// What this machine can do to keep commands apart.
     pub confinement: &'w Confinement,
+    /// What runs commands in images; without it whatever this machine has.
+    pub engine: Option<&'w Engine>,
     /// This machine's clock.
     pub clock: fn() -> Time,
     /// Ends runs early when somebody sets it.
@@ -183,7 +186,7 @@ impl Worker<'_> {
             timeout: Some(Duration::from_secs(task.deadline.since((self.clock)()).max(1))),
             source_date_epoch: Some(task.created.unix()),
         };
-        let (outcome, downloads) = self.execute(&run, live)?;
+        let (outcome, downloads, contained) = self.execute(&run, private, live)?;
         if !outcome.end.is_success() {
             return Err(self.failed(task, &outcome, &log));
         }
@@ -210,6 +213,10 @@ impl Worker<'_> {
         };
         manifest.inputs.extend(downloads);
         collected.enter(&mut manifest);
+        if let Some(contained) = contained {
+            manifest.environment = contained.environment(manifest.environment);
+            manifest.image = Some(contained.image);
+        }
         Ok(manifest)
     }
 
@@ -242,18 +249,37 @@ impl Worker<'_> {
         checkout(self.repository.unwrap_or(&source.uri), source, &rules, &directory.source())
     }
 
-    /// Runs the command, and gives what it fetched.
+    /// Runs the command in the task's image or on the machine itself, and gives what it fetched.
     fn execute(
         &self,
         run: &Run<'_>,
+        private: &Path,
         live: &mut Live<'_>,
-    ) -> Result<(Outcome, Vec<UsedInput>), Refusal> {
-        let Some(downloads) = &run.task.downloads else {
-            return Ok((execute(run, self.confinement, live, self.cancelled)?, Vec::new()));
-        };
-        let upstream = Upstream::new(self.download_authorities)?;
-        let from = (self.store, &upstream);
-        execute_with_downloads(run, downloads, self.confinement, from, live, self.cancelled)
+    ) -> Result<(Outcome, Vec<UsedInput>, Option<Contained>), Refusal> {
+        let nothing = Vec::new();
+        match (&run.task.image, &run.task.downloads) {
+            (None, None) => {
+                Ok((execute(run, self.confinement, live, self.cancelled)?, nothing, None))
+            }
+            (None, Some(downloads)) => {
+                let upstream = Upstream::new(self.download_authorities)?;
+                let (from, machine) = ((self.store, &upstream), self.confinement);
+                let done =
+                    execute_with_downloads(run, downloads, machine, from, live, self.cancelled)?;
+                Ok((done.0, done.1, None))
+            }
+            (Some(image), None) => {
+                let user = self.confinement.user.unwrap_or_else(User::own);
+                let how = (self.engine, private, user);
+                let done = container::execute(run, image, how, live, self.cancelled)?;
+                Ok((done.outcome.clone(), nothing, Some(done)))
+            }
+            (Some(image), Some(_)) => {
+                let at = format!("image {image}");
+                let expected = "a task without downloads: no image is run with the proxy yet";
+                Err(Refusal::new(Code::GateUnavailable, at, expected, "downloads"))
+            }
+        }
     }
 
     /// The files that the gate let through, and the externals that the task pins.

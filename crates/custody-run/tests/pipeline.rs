@@ -4,8 +4,8 @@
 use custody_core::digest::{Digests, Sha256};
 use custody_core::envelope::{Payload as _, StatementId};
 use custody_core::statement::{
-    Artifact, EarlierManifest, Limits, Origin, Pipeline as PipelineRef, PolicyRef, ReleaseId,
-    Request, Revision, Source, Statement, Task,
+    Artifact, EarlierManifest, Image, Limits, Origin, Pipeline as PipelineRef, PolicyRef,
+    ReleaseId, Request, Revision, Source, Statement, Task,
 };
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
@@ -264,6 +264,62 @@ fn limits_are_put_into_the_task() {
     assert_eq!(of("sign"), Limits::default());
 }
 
+const DIGEST: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+#[test]
+fn an_image_is_a_digest_or_a_product_among_the_inputs() {
+    let of = |image: &str| {
+        let text = HELLO.replace("command = [\"dist/delta\"]", &format!("image = {image}\n$0"));
+        let text = text.replace("$0", "command = [\"dist/delta\"]");
+        let tasks = plan(&text, &request("promote"))?;
+        assert!(tasks.iter().all(|task| task.image.is_none() || task.step.as_str() == "partial"));
+        let partial = tasks.into_iter().find(|task| task.step.as_str() == "partial").unwrap();
+        Ok::<_, Refusal>(partial.image.unwrap().to_string())
+    };
+    let named = format!("registry.example.org/debian@sha256:{DIGEST}");
+    assert_eq!(of(&format!("\"{named}\"")).unwrap(), named);
+    let made = |artifact| of(&format!("{{ step = \"build\", artifact = \"{artifact}\" }}"));
+    // the earlier build has one too, and nobody guesses which is meant
+    let refusal = made("dist/image.tar").unwrap_err();
+    assert_eq!((refusal.code, refusal.at.as_str()), (Code::ArtMissing, "pipeline.toml:22:9"));
+    assert_eq!(refusal.found, "build/dist/image.tar and previous/dist/image.tar");
+    assert_eq!(made("dist/image.zip").unwrap_err().found, "none");
+    assert_eq!(made("../image.tar").unwrap_err().code, Code::ArtNameInvalid);
+    let sign = HELLO.replacen(
+        "source = true\n",
+        "source = true\nimage = { step = \"build\", artifact = \"dist/{version}.tar\" }\n",
+        1,
+    );
+    let tasks = plan(&sign, &request("promote")).unwrap();
+    let place = "build/dist/1.1.tar".parse().unwrap();
+    assert_eq!(tasks[2].image, Some(Image::Input(place)));
+}
+
+/// `pol-image-by-tag`: whoever moves a tag changes what a build runs in.
+#[test]
+fn an_image_without_its_digest_is_refused() {
+    for image in [
+        "\"debian\"".to_owned(),
+        "\"debian:12\"".to_owned(),
+        "\"registry.example.org/debian:12\"".to_owned(),
+        format!("\"debian:12@sha256:{DIGEST}\""),
+        format!("\"sha256:{DIGEST}\""),
+        format!("\"debian@sha512:{DIGEST}\""),
+        "\"debian@sha256:ba78\"".to_owned(),
+        "{ step = \"sign\", artifact = \"dist/a\" }".to_owned(),
+        "{ step = \"build\" }".to_owned(),
+        "{ step = \"build\", artifact = 1 }".to_owned(),
+        "{ step = \"build\", artifact = \"dist/a\", tag = \"12\" }".to_owned(),
+        "true".to_owned(),
+    ] {
+        let text = HELLO.replace("network = true", &format!("image = {image}"));
+        let refusal = Pipeline::parse(&text).unwrap_err();
+        assert!(refusal.at.starts_with("pipeline.toml:16:9"), "{image}: {refusal}");
+    }
+    let good = HELLO.replace("network = true", &format!("image = \"debian@sha256:{DIGEST}\""));
+    assert!(Pipeline::parse(&good).is_ok());
+}
+
 #[test]
 fn faults_are_told_with_line_and_column() {
     assert!(Pipeline::parse(HELLO).is_ok());
@@ -278,6 +334,7 @@ fn faults_are_told_with_line_and_column() {
         ("network = true", "limits = { output = \"0G\" }", Code::ParseFieldType, "16:21"),
         ("network = true", "limits = { processes = 0 }", Code::ParseFieldType, "16:24"),
         ("network = true", "limits = { cpu = 1 }", Code::ParseUnknownField, "16:12"),
+        ("destination = \"{", "image = true\ndestination = \"{", Code::ParseFieldType, "40:8"),
         ("destination = \"{", "limits = {}\ndestination = \"{", Code::ParseFieldType, "40:8"),
         ("deadline = \"2h\"", "deadline = \"2 hours\"", Code::ParseFieldType, "18:12"),
         ("deadline = \"2h\"", "deadline = \"0h\"", Code::ParseFieldType, "18:12"),

@@ -4,6 +4,7 @@ pub(crate) mod authorization;
 pub(crate) mod builders;
 pub(crate) mod downloads;
 pub(crate) mod environment;
+mod image;
 pub(crate) mod inputs;
 pub(crate) mod manifest;
 pub(crate) mod source;

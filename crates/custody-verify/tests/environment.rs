@@ -313,6 +313,31 @@ fn an_image_that_is_a_product_needs_its_manifest() {
     assert_refused(&outside.build().file(), Code::WorkerImageMismatch);
 }
 
+/// `wrk-image-unbuilt`: the task's inputs could give the archive, and the step that ran had none.
+#[test]
+fn an_image_that_no_input_brought_is_refused() {
+    let of = |file: &'static str| {
+        let line = "[products.hello.steps.partial]\nimages = [{ step = \"build\" }]\n";
+        change()
+            .policy(move |text| text.replace("[products.hello.steps.partial]\n", line))
+            .task("new/partial/task", move |task| {
+                task.image = Some(Image::Input(file.parse().unwrap()));
+                task.inputs[0].patterns = vec!["dist/*.mar".parse().unwrap()];
+            })
+            .manifest("new/partial/manifest", move |m| {
+                let (name, platform) = (file.into(), "linux/amd64".into());
+                m.image = Some(UsedImage { name, id: digest("it"), manifest: None, platform });
+            })
+            .build()
+            .file()
+    };
+    assert_accepted(&of("new/dist/hello.mar"));
+    let ghost = of("new/dist/ghost.mar");
+    assert_refused(&ghost, Code::WorkerImageMismatch);
+    let told = findings(&ghost);
+    assert!(told.contains("inputs/new/dist/ghost.mar, among the inputs that were used"), "{told}");
+}
+
 /// `pol-image-by-tag`, and demands that nobody could mean.
 #[test]
 fn demands_that_cannot_be_held_are_refused_in_the_policy() {

@@ -5,6 +5,7 @@
 
 mod attacks;
 mod example;
+mod image;
 mod stage;
 
 use std::os::unix::fs::PermissionsExt;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
+use custody_core::digest::Sha256;
 use custody_core::envelope::StatementId;
 
 use self::stage::Stage;
@@ -27,15 +29,25 @@ pub(crate) struct DemoArgs {
     /// Work in this new directory and keep it; by default a temporary one is used and removed
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+    /// Build in a container whose image is made on the spot, and attack that too: needs root, podman
+    /// and runc
+    #[arg(long)]
+    container: bool,
 }
 
 pub(crate) fn run(args: &DemoArgs, ui: &Ui) -> Result<(), Error> {
     let started = Instant::now();
+    if args.container {
+        image::check_machine()?;
+    }
     let (dir, temporary) = directory(args.dir.as_deref())?;
-    let stage = Stage::new(&dir, ui)?;
+    let stage = Stage::new(&dir, args.container, ui)?;
     let released = release(&stage)?;
     stage.title("Attacks");
     let refused = attacks::run(&stage, &released)?;
+    if args.container {
+        image::forget(&stage)?;
+    }
     let seconds = started.elapsed().as_secs_f32();
     let kept = if temporary.is_some() {
         format!("{DIM}custody demo --dir DIR keeps everything for you to look at{DIM:#}")
@@ -76,13 +88,16 @@ struct Released {
     publication: StatementId,
     /// The authorization of 1.0.0.
     older: StatementId,
+    /// The image in which it was built.
+    image: Option<Sha256>,
 }
 
 fn release(stage: &Stage<'_>) -> Result<Released, Error> {
     stage.title("Source, keys and policy");
     stage.say("A small C program under git, in two versions; three people, five machines.");
-    let [older_commit, commit] = example::repository(stage)?;
-    let pin = example::policy(stage)?;
+    let image = example::image(stage)?;
+    let [older_commit, commit] = example::repository(stage, image.as_ref())?;
+    let pin = example::policy(stage, image.as_ref())?;
 
     stage.title("hello 1.0.0, the previous release");
     let (older, tasks) = phase(
@@ -113,7 +128,7 @@ fn release(stage: &Stage<'_>) -> Result<Released, Error> {
     stage.title("hello 1.1.0: promote");
     stage
         .say("Build, partial update from 1.0.0, signature. Alice proposes, Bob and Carol approve.");
-    let (authorization, _) = phase(
+    let (authorization, tasks) = phase(
         stage,
         &Phase {
             version: "1.1.0",
@@ -136,6 +151,11 @@ fn release(stage: &Stage<'_>) -> Result<Released, Error> {
         ],
         stage.machines(&["builder", "signer"]),
     )?;
+    if image.is_some() {
+        stage.title("Where hello 1.1.0 was built");
+        let built = stage.manifest_of(&tasks, "build")?.to_string();
+        stage.show_from(&["show", &built, "--store", "store"], "the machine, as it says")?;
+    }
 
     stage.title("hello 1.1.0: ship");
     stage.say("What Bob proposes and Alice and Carol approve names every file by digest.");
@@ -158,7 +178,7 @@ fn release(stage: &Stage<'_>) -> Result<Released, Error> {
     stage.title("Anybody verifies, offline, with the bundle beside the file and the pin");
     let file = "www/hello-1.1.0.complete.tar";
     stage.show(&["verify", file, "--pin", &pin.to_string(), "--html", PAGE])?;
-    Ok(Released { pin, publication, older })
+    Ok(Released { pin, publication, older, image })
 }
 
 struct Phase<'p> {

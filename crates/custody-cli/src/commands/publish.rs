@@ -50,6 +50,7 @@ pub(crate) fn run(args: &PublishArgs, ui: &Ui) -> Result<(), Error> {
         platforms: &machines.platforms,
         download_authorities: None,
         confinement: &Confinement::default(),
+        engine: None,
         clock,
         cancelled: &cancelled,
     };

@@ -12,6 +12,7 @@ use custody_core::key::KeyId;
 use custody_core::statement::{Label, Origin, Statement, Task};
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
+use custody_run::container::Engine;
 use custody_run::execute::{Confiner, User};
 use custody_run::gate::{self, AllCores};
 use custody_run::measure::platform::Platform;
@@ -69,6 +70,10 @@ pub(crate) struct MachineArgs {
     /// many runs at once
     #[arg(long = "user", value_name = "UID:GID", value_parser = parse_user)]
     users: Vec<User>,
+    /// What runs commands in images: podman, podman:DIR with images in a directory of their own,
+    /// `unix:///PATH` of Podman's or Docker's socket, runc or crun; by default the first that is there
+    #[arg(long, value_name = "ENGINE")]
+    pub(super) engine: Option<Engine>,
     /// Let commands read this file or directory of the machine too, say a signing key of the product;
     /// manifests say that something was lent
     #[arg(long = "lend", value_name = "PATH")]
@@ -362,6 +367,7 @@ impl Performance<'_> {
             platforms: &self.machines.platforms,
             download_authorities: self.args.download_ca.as_deref(),
             confinement: turn.confinement(),
+            engine: self.args.engine.as_ref(),
             clock,
             cancelled: &self.cancelled,
         };

@@ -5,6 +5,7 @@ mod attacks;
 mod builders;
 mod chain;
 mod conformance;
+mod container;
 mod downloads;
 mod draft;
 mod enrol;

@@ -27,6 +27,14 @@ pub struct User {
     pub gid: u32,
 }
 
+impl User {
+    /// The worker's own.
+    pub fn own() -> Self {
+        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+        Self { uid: uid.as_raw(), gid: gid.as_raw() }
+    }
+}
+
 /// How commands of this worker are kept apart, whatever the machine can do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Confiner {

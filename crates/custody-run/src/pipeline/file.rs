@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 
 use super::downloads::{DownloadsTable, StepDownloads};
+use super::image::StepImage;
 use super::limits::LimitsTable;
 use super::template::Template;
 use super::{PIPELINE_TYPE, Pipeline, Step, StepInput, Upstream};
@@ -48,6 +49,7 @@ struct StepTable {
     variables: BTreeMap<Text, Text>,
     #[serde(default)]
     network: bool,
+    image: Option<Spanned<toml::Value>>,
     limits: Option<LimitsTable>,
     downloads: Option<Spanned<DownloadsTable>>,
     #[serde(default)]
@@ -161,6 +163,8 @@ impl Reader<'_> {
 
     fn step(&self, name: &Text, table: &StepTable) -> Result<Step, Refusal> {
         self.check_kind(name, table)?;
+        let inputs = self.inputs(&table.inputs)?;
+        let image = table.image.as_ref();
         Ok(Step {
             name: self.parsed(name)?,
             phase: self.parsed(&table.phase)?,
@@ -176,6 +180,7 @@ impl Reader<'_> {
                 .map(|(name, value)| self.variable(name, value))
                 .collect::<Result<_, _>>()?,
             network: table.network,
+            image: image.map(|image| StepImage::read(image, &inputs, self)).transpose()?,
             downloads: StepDownloads::read(self, table.downloads.as_ref(), table.network)?,
             limits: table
                 .limits
@@ -184,7 +189,7 @@ impl Reader<'_> {
             source: table.source,
             sha512: table.sha512,
             outputs: self.patterns(&table.outputs)?,
-            inputs: self.inputs(&table.inputs)?,
+            inputs,
             externals: self.externals(&table.externals)?,
             deadline: table.deadline.as_ref().map_or(Ok(DEADLINE), |text| self.duration(text))?,
         })
@@ -202,6 +207,7 @@ impl Reader<'_> {
             (false, Some(_))
                 if table.source
                     || table.network
+                    || table.image.is_some()
                     || table.limits.is_some()
                     || table.downloads.is_some()
                     || !table.outputs.is_empty()

@@ -33,6 +33,11 @@ impl Template {
         }
     }
 
+    /// Where it stands.
+    pub(super) fn place(&self) -> &str {
+        &self.place
+    }
+
     /// Whether this can become a `T` for some request.
     pub(super) fn check<T: FromStr<Err = Refusal>>(&self) -> Result<(), Refusal> {
         // a letter can stand wherever any value can

@@ -12,19 +12,17 @@ use custody_core::envelope::{Signed, StatementId};
 use custody_core::key::KeyId;
 use custody_core::name::Pattern;
 use custody_core::statement::{
-    Artifact, Image, Label, Manifest, Resolution, Resolve, Stage, Statement, Task, UsedImage,
-    worker_uri,
+    Artifact, Label, Manifest, Resolution, Resolve, Stage, Statement, Task, worker_uri,
 };
 use custody_core::{Code, Refusal};
 
 use super::builders::Shared;
 use super::environment::{self, Instances, Machine};
 use super::inputs::inputs;
-use super::{Authority, Checked, source};
+use super::{Authority, Checked, image, source};
 use crate::docket::Case;
 use crate::judge::shown;
-use crate::policy::demand::either;
-use crate::policy::{AllowedImage, Step, listed};
+use crate::policy::{Step, listed};
 use crate::report::{Node, NodeKind, Rule};
 use crate::walk::{Memo, task_missing};
 
@@ -120,15 +118,8 @@ fn describe(node: &mut Node, manifest: &Manifest) {
         node.fact("published to", shown(destination));
     }
     if let Some(image) = &manifest.image {
-        node.fact("ran in", used_image(image));
+        node.fact("ran in", image::used_image(image));
     }
-}
-
-fn used_image(image: &UsedImage) -> String {
-    let manifest =
-        image.manifest.map_or_else(String::new, |digest| format!(", manifest sha256:{digest}"));
-    let (name, platform) = (shown(&image.name), shown(&image.platform));
-    format!("{name} for {platform}, image sha256:{}{manifest}", image.id)
 }
 
 /// Applies the rules. Gives the manifests of other machines that must agree with this one.
@@ -147,7 +138,7 @@ fn checks<'c>(
     enrolment(node, case, context);
     context.machine.describe(node, context.step);
     node.check(Rule::ManifestSignature, verified.map(|_| ()));
-    node.check(Rule::ManifestTask, as_asked(context));
+    node.check(Rule::ManifestTask, as_asked(case, context));
     node.check(Rule::ManifestOutputs, outputs(context));
     node.check(Rule::ManifestInputs, inputs(case, context));
     let source = source::check(case, &context.authority, context.task, context.manifest);
@@ -224,7 +215,7 @@ pub(crate) fn sound<'c>(
     let signed = case.statement(id, "manifest", Statement::as_manifest)?;
     let context = Context::of(&signed, shared.task, case, memo)?;
     let holds = performed(case, &signed, &context).is_ok()
-        && as_asked(&context).is_ok()
+        && as_asked(case, &context).is_ok()
         && outputs(&context).is_ok()
         && inputs(case, &context).is_ok()
         && source::check(case, &context.authority, context.task, context.manifest).is_ok()
@@ -242,7 +233,7 @@ pub(crate) fn named(member: &str, expected: String, found: &str) -> Result<(), R
     Err(Refusal::new(Code::PolicyKeyPurpose, member, expected, shown(found)))
 }
 
-fn as_asked(context: &Context<'_>) -> Result<(), Refusal> {
+fn as_asked(case: &Case<'_>, context: &Context<'_>) -> Result<(), Refusal> {
     let (manifest, task) = (context.manifest, context.task);
     let joined = |words: &[String]| shown(&words.join(" "));
     let destination =
@@ -287,41 +278,7 @@ fn as_asked(context: &Context<'_>) -> Result<(), Refusal> {
             ));
         }
     }
-    image(context)
-}
-
-/// The image is the task's: by digest, or as an archive among the inputs. It is one of the policy's too.
-fn image(context: &Context<'_>) -> Result<(), Refusal> {
-    let (manifest, task) = (context.manifest, context.task);
-    let same = match (&task.image, &manifest.image) {
-        (None, None) => true,
-        (Some(Image::Named { digest, .. }), Some(used)) => used.is(digest),
-        (Some(Image::Input(place)), Some(used)) => used.name == place.as_str(),
-        _ => false,
-    };
-    let allowed = match (&context.step.images, &manifest.image) {
-        (None, None) => true,
-        (Some(images), Some(used)) => images.iter().any(|image| match image {
-            AllowedImage::Digest(digest) => used.is(digest),
-            // which step the archive is of, the task's own rules say
-            AllowedImage::Step(_) => matches!(task.image, Some(Image::Input(_))),
-        }),
-        _ => false,
-    };
-    let expected = if !same {
-        task.image.as_ref().map_or_else(|| "no image".into(), ToString::to_string)
-    } else if !allowed {
-        context
-            .step
-            .images
-            .as_ref()
-            .map_or_else(|| "no image".into(), |images| either(images.iter()))
-    } else {
-        return Ok(());
-    };
-    let at = format!("manifest of step {}, image", manifest.step);
-    let found = manifest.image.as_ref().map_or_else(|| "no image".into(), used_image);
-    Err(Refusal::new(Code::WorkerImageMismatch, at, expected, found))
+    image::check(case, manifest, task, context.step)
 }
 
 fn outputs(context: &Context<'_>) -> Result<(), Refusal> {

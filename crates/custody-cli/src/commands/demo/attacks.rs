@@ -4,8 +4,9 @@ use std::fs;
 use std::path::PathBuf;
 
 use custody_core::Code;
+use custody_core::digest::Sha256;
 use custody_core::envelope::{Envelope, Payload, PolicyText, StatementId};
-use custody_core::statement::{Artifact, InputOrigin, Manifest, Statement, Task, UsedInput};
+use custody_core::statement::{Artifact, Image, InputOrigin, Manifest, Statement, Task, UsedInput};
 use custody_run::gate;
 use custody_sign::{Signer, sign_envelope_as_machine, sign_envelope_as_person};
 use custody_store::{Store, bundle};
@@ -32,8 +33,9 @@ pub(super) fn run(stage: &Stage<'_>, released: &Released) -> Result<usize, Error
         two_results,
         older_policy,
     ];
-    attacks.iter().try_for_each(|attack| attack(&scene))?;
-    Ok(attacks.len())
+    let more: &[Attack] = if released.image.is_some() { &[another_image] } else { &[] };
+    attacks.iter().chain(more).try_for_each(|attack| attack(&scene))?;
+    Ok(attacks.len() + more.len())
 }
 
 type Attack = fn(&Scene<'_>) -> Result<(), Error>;
@@ -302,6 +304,22 @@ fn two_results(scene: &Scene<'_>) -> Result<(), Error> {
     let twin = scene.forged(manifest, "publisher")?;
     let envelopes: Vec<Envelope> = scene.envelopes.iter().cloned().chain([twin]).collect();
     scene.refused("two manifests for one task", FILE, &scene.bundle(&envelopes)?, Code::ChainForked)
+}
+
+/// The scheduler's key sends a build into an image that somebody else made.
+fn another_image(scene: &Scene<'_>) -> Result<(), Error> {
+    let stage = scene.stage;
+    let id = scene.manifest(scene.manifest_of_step("build")?)?.task;
+    let task = scene.content(id)?.as_task().cloned();
+    let task = task.ok_or_else(|| Error::Usage(format!("{id} is no task")))?;
+    let (name, digest) = ("registry.example.org/hello-build".into(), Sha256::of(b"another"));
+    let image = Some(Image::Named { name, digest });
+    let forged = scene.forged(Task { image, nonce: "0".repeat(32), ..task }, "scheduler")?;
+    Store::open(&stage.path("store"))?.add(std::slice::from_ref(&forged))?;
+    let words = ["run", &forged.id().to_string(), "--repository", "source"];
+    let builder = stage.machines(&["builder"]);
+    let what = "a build in an image that the policy does not have";
+    stage.refused(what, &words, builder, Code::WorkerImageMismatch)
 }
 
 /// Whoever has seen version 2 does not go back to version 1.

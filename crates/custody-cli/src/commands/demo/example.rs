@@ -3,8 +3,10 @@
 use std::fs;
 use std::path::Path;
 
+use custody_core::digest::Sha256;
 use custody_core::envelope::StatementId;
 
+use super::image;
 use super::stage::Stage;
 use crate::error::Error;
 
@@ -26,8 +28,22 @@ const POLICY: &str = include_str!("../../../../../examples/hello/policy.toml");
 const KEYS: [&str; 9] =
     ["alice", "bob", "bob-home", "carol", "desk", "scheduler", "builder", "signer", "publisher"];
 
+/// The image for the build, where it is to run in one: its compiler needs the headers of the source only.
+pub(super) fn image(stage: &Stage<'_>) -> Result<Option<Sha256>, Error> {
+    if !stage.container {
+        return Ok(None);
+    }
+    stage.say("An image for the build, from this machine's compiler.");
+    for (path, text) in SOURCE.iter().chain(NEXT) {
+        write(&stage.path("source").join(path), text)?;
+    }
+    let made = image::make(stage)?;
+    fs::remove_dir_all(stage.path("source")).map_err(Error::io(&stage.path("source")))?;
+    Ok(Some(made))
+}
+
 /// The repository with its two commits, oldest first.
-pub(super) fn repository(stage: &Stage<'_>) -> Result<[String; 2], Error> {
+pub(super) fn repository(stage: &Stage<'_>, image: Option<&Sha256>) -> Result<[String; 2], Error> {
     let git = |arguments: &[&str]| stage.git(arguments);
     fs::create_dir(stage.path("source")).map_err(Error::io(&stage.path("source")))?;
     git(&["init", "--quiet", "--initial-branch=main"])?;
@@ -36,6 +52,13 @@ pub(super) fn repository(stage: &Stage<'_>) -> Result<[String; 2], Error> {
         [(SOURCE, "hello 1.0.0"), (NEXT, "hello 1.1.0: Dutch and Finnish, partial updates")]
     {
         for (path, text) in files {
+            let text = match image {
+                Some(image) if *path == "pipeline.toml" => &in_build(
+                    text,
+                    &format!("image = \"registry.example.org/hello-build@sha256:{image}\"\n"),
+                ),
+                _ => *text,
+            };
             write(&stage.path("source").join(path), text)?;
         }
         git(&["add", "."])?;
@@ -46,6 +69,12 @@ pub(super) fn repository(stage: &Stage<'_>) -> Result<[String; 2], Error> {
     commits.try_into().map_err(|_| Error::Usage(format!("{count} commits instead of two")))
 }
 
+/// A file with these lines more in its table of the build.
+fn in_build(text: &str, lines: &str) -> String {
+    let head = "steps.build]\n";
+    text.replacen(head, &format!("{head}{lines}"), 1)
+}
+
 fn write(path: &Path, text: &str) -> Result<(), Error> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(Error::io(parent))?;
@@ -54,7 +83,7 @@ fn write(path: &Path, text: &str) -> Result<(), Error> {
 }
 
 /// Keys for everybody, the policy signed by two of the three root people, and a store that pins it.
-pub(super) fn policy(stage: &Stage<'_>) -> Result<StatementId, Error> {
+pub(super) fn policy(stage: &Stage<'_>, image: Option<&Sha256>) -> Result<StatementId, Error> {
     for place in ["keys", "product", "www", "work"] {
         fs::create_dir(stage.path(place)).map_err(Error::io(&stage.path(place)))?;
     }
@@ -70,6 +99,13 @@ pub(super) fn policy(stage: &Stage<'_>) -> Result<StatementId, Error> {
     text = text
         .replace("POLICY-EXPIRES", &super::policy_expires()?)
         .replace("PUBLISH-TO", &stage.destination());
+    if let Some(image) = image {
+        let demands = format!(
+            "images = [\"sha256:{image}\"]\n\
+             machine = [{{ fact = \"isolation\", is = [\"container\"], standing = \"claimed\" }}]\n"
+        );
+        text = in_build(&text, &demands);
+    }
     write(&stage.path("policy.toml"), &text)?;
     signing_key(stage)?;
     stage.custody(&["policy", "check", "policy.toml"], Vec::new())?;

@@ -7,6 +7,7 @@ use custody_core::envelope::StatementId;
 use custody_core::json::{self, Value};
 use custody_core::{Code, Refusal};
 
+use super::image;
 use crate::error::Error;
 use crate::ui::{BOLD, DIM, Ui};
 
@@ -16,6 +17,8 @@ const NOBODY: u32 = 65_534;
 pub(super) struct Stage<'u> {
     dir: PathBuf,
     program: PathBuf,
+    /// Whether there is an engine for containers in the directory.
+    pub(super) container: bool,
     ui: &'u Ui,
 }
 
@@ -66,9 +69,9 @@ impl Answer {
 }
 
 impl<'u> Stage<'u> {
-    pub(super) fn new(dir: &Path, ui: &'u Ui) -> Result<Self, Error> {
+    pub(super) fn new(dir: &Path, container: bool, ui: &'u Ui) -> Result<Self, Error> {
         let program = std::env::current_exe().map_err(Error::io("custody".as_ref()))?;
-        Ok(Self { dir: dir.to_owned(), program, ui })
+        Ok(Self { dir: dir.to_owned(), program, container, ui })
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
@@ -100,11 +103,12 @@ impl<'u> Stage<'u> {
     }
 
     /// The arguments for this computer standing for several machines.
-    #[expect(clippy::unused_self, reason = "keys lie on the stage")]
     pub(super) fn machines(&self, names: &[&str]) -> Vec<String> {
         let keys = names.iter().flat_map(|name| ["--key".into(), format!("keys/{name}")]);
         let places = ["--work", "work", "--store", "store"].into_iter().map(Into::into);
-        keys.chain(places).collect()
+        let engine = if self.container { ["--engine", image::ENGINE].as_slice() } else { &[] };
+        let engine = engine.iter().map(ToString::to_string);
+        keys.chain(places).chain(engine).collect()
     }
 
     fn spawn(&self, arguments: &[String], more: &[&str]) -> Result<Output, Error> {
@@ -149,10 +153,16 @@ impl<'u> Stage<'u> {
 
     /// Runs a command that must succeed and shows what it prints.
     pub(super) fn show(&self, words: &[&str]) -> Result<(), Error> {
+        self.show_from(words, "")
+    }
+
+    /// The same from these words on.
+    pub(super) fn show_from(&self, words: &[&str], from: &str) -> Result<(), Error> {
         let arguments: Vec<String> = words.iter().map(ToString::to_string).collect();
         self.typed(&arguments);
         let output = self.spawn(&arguments, &[])?;
-        self.ui.note(&String::from_utf8_lossy(&output.stdout));
+        let printed = String::from_utf8_lossy(&output.stdout);
+        self.ui.note(printed.get(printed.find(from).unwrap_or_default()..).unwrap_or_default());
         if output.status.success() {
             Ok(())
         } else {

@@ -1,0 +1,102 @@
+//! Podman as a service of the worker's own.
+
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use custody_core::digest::Sha256;
+use custody_core::{Code, Refusal};
+use rustix::mount::{UnmountFlags, unmount};
+
+use super::is_there;
+
+/// What tells Podman to keep images and containers in this directory, which is made if it is not there.
+/// What does not outlast a start of the machine goes to a place with a short name: Podman takes 50
+/// characters at most.
+pub fn options(storage: &Path) -> io::Result<[OsString; 4]> {
+    let directory = |place: PathBuf| {
+        DirBuilder::new().recursive(true).mode(0o700).create(&place)?;
+        place.canonicalize().map(PathBuf::into_os_string)
+    };
+    let root = directory(storage.join("storage"))?;
+    let state = directory(state_of(storage)?)?;
+    Ok(["--root".into(), root, "--runroot".into(), state])
+}
+
+fn state_of(storage: &Path) -> io::Result<PathBuf> {
+    let storage = storage.canonicalize()?;
+    let name = Sha256::of(storage.as_os_str().as_encoded_bytes()).short();
+    Ok(Path::new("/run/custody/podman").join(name))
+}
+
+/// Removes what Podman keeps outside of the directory, whose containers have all ended.
+pub fn forget(storage: &Path) -> io::Result<()> {
+    let state = state_of(storage)?;
+    // Podman mounts it on itself, and may have been ended before it could unmount it
+    for mounted in [storage.join("storage/overlay"), state.clone()] {
+        unmount(mounted, UnmountFlags::NOFOLLOW).ok();
+    }
+    fs::remove_dir_all(state)
+}
+
+/// The service. It ends with this value, and with the worker.
+#[derive(Debug)]
+pub(super) struct Service {
+    child: Child,
+    pub(super) socket: PathBuf,
+    /// What the service mounts on itself in a storage of its own, and leaves so.
+    mounted: Option<PathBuf>,
+}
+
+impl Service {
+    /// Starts it with a socket in this directory, which nobody else may enter. Images and containers
+    /// are where Podman has them, or in `storage`.
+    pub(super) fn start(private: &Path, storage: Option<&Path>) -> Result<Self, Refusal> {
+        let fault = |error: io::Error| {
+            Refusal::new(Code::GateUnavailable, "podman", "its service", error.to_string())
+        };
+        let socket = private.join("podman.sock");
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--", "podman"]);
+        if let Some(storage) = storage {
+            command.args(options(storage).map_err(fault)?);
+        }
+        if is_there("runc") {
+            command.args(["--runtime", "runc"]);
+        }
+        command.args(["system", "service", "--time=0"]);
+        command.arg(format!("unix://{}", socket.display()));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().map_err(fault)?;
+        let mounted = storage.map(|storage| storage.join("storage/overlay"));
+        let mut service = Self { child, socket, mounted };
+        for _ in 0..300 {
+            if UnixStream::connect(&service.socket).is_ok() {
+                return Ok(service);
+            }
+            if let Some(status) = service.child.try_wait().map_err(fault)? {
+                return Err(fault(io::Error::other(format!("it ended: {status}"))));
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        Err(fault(io::Error::other("no socket after 15 seconds")))
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // it may have ended by itself
+        self.child.kill().ok();
+        self.child.wait().ok();
+        if let Some(mounted) = &self.mounted {
+            // another service may be at work there, and then it is that one which does it
+            unmount(mounted, UnmountFlags::NOFOLLOW).ok();
+        }
+    }
+}
