@@ -559,12 +559,22 @@ class Walk:
                 yield Refusal("WORKER_IMAGE_MISMATCH", "an image that was not asked for, or none")
             return
         if wanted.digest is None:
-            if used.name != wanted.place:
+            if used.name != wanted.place or not self.archive(manifest, task, used.name):
                 yield Refusal("WORKER_IMAGE_MISMATCH", used.name)
             return
         allowed = self.context(task).step.images[0]
         if not used.is_it(wanted.digest) or not any(used.is_it(digest) for digest in allowed):
             yield Refusal("WORKER_IMAGE_MISMATCH", used.id)
+
+    def archive(self, manifest: Manifest, task: Task, place: str) -> bool:
+        """Whether an archive at this place is among the files that were used."""
+        files = {(one.manifest, one.artifact.name) for one in manifest.given.used}
+        giving = [one for one in task.inputs if _gives(one, place)]
+        return any(
+            (upstream, place[len(one.directory) + 1 :]) in files
+            for one in giving
+            for upstream in self.upstream(one, manifest)
+        )
 
     def manifest_outputs(self, id: str) -> Iterator[Refusal]:
         manifest, context = self.both(id)

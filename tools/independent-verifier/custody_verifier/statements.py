@@ -660,8 +660,8 @@ def _submodule(holder: Object) -> Source:
 
 def _used_image(holder: Object) -> UsedImage:
     name, id, annotations = holder.text("name"), _digests(holder).sha256, holder.object("annotations")
-    annotations.text("platform")
     manifest = _id_text(annotations, "manifestDigest") if annotations.has("manifestDigest") else None
+    annotations.text("platform")
     return UsedImage(name, id, manifest)
 
 

@@ -198,6 +198,7 @@ pub(super) fn add(set: &mut Set) {
     tokens(&mut group, &platforms);
     algorithms(&mut group, &platforms);
     quotes(&mut group, &platforms);
+    tables(&mut group, &platforms);
 }
 
 fn ec2_documents(group: &mut Group<'_>, platforms: &Platforms) {
@@ -706,5 +707,85 @@ fn certified_quotes(group: &mut Group<'_>, platforms: &Platforms, quote: &[u8], 
         ),
     ] {
         refuse(group, name, "tpm-certificate", UNVERIFIED, about, &case(&certificate));
+    }
+}
+
+/// Tables of platforms that nobody could mean.
+fn tables(group: &mut Group<'_>, platforms: &Platforms) {
+    let whole = &platforms.policy;
+    group.accept(
+        "policy",
+        About("a policy with a platform of each kind", &[]),
+        &What::Policy(whole.clone()),
+    );
+    let desk = Key::of("desk").public.to_openssh();
+    let rsa = issuer("").public_key().to_openssh();
+    let keys = format!("kind = \"gitlab\"\nkeys = [\"{rsa}\"]");
+    let taken = format!("kind = \"gitlab\"\nkeys = [\"{desk}\"]");
+    let invalid = Code::PolicyInvalid;
+    for (name, code, about, from, to) in [
+        ("policy-kind", invalid, "a kind that is none", "kind = \"gitlab\"", "kind = \"jenkins\""),
+        ("policy-dot", invalid, "a name with a dot", "[platforms.ec2]", "[platforms.\"ec2.x\"]"),
+        (
+            "policy-weak",
+            Code::PolicyKeyWeak,
+            "a weak key that is not allowed",
+            "allow-rsa-1024 = true\n",
+            "",
+        ),
+        (
+            "policy-no-regions",
+            invalid,
+            "a certificate for no region",
+            "regions = [\"us-east-1\"]",
+            "regions = []",
+        ),
+        (
+            "policy-no-names",
+            invalid,
+            "anybody's certificate",
+            "names = [\"metadata.azure.com\"]",
+            "names = []",
+        ),
+        (
+            "policy-big-name",
+            invalid,
+            "a name in capitals",
+            "\"metadata.azure.com\"",
+            "\"Metadata.azure.com\"",
+        ),
+        (
+            "policy-google-issuer",
+            invalid,
+            "an issuer where there is one",
+            "kind = \"google\"",
+            "kind = \"google\"\nissuer = \"https://accounts.google.com\"",
+        ),
+        (
+            "policy-no-issuer",
+            invalid,
+            "no issuer",
+            "issuer = \"https://cluster.example.org\"\n",
+            "",
+        ),
+        ("policy-no-keys", invalid, "no keys", &keys, "kind = \"gitlab\""),
+        (
+            "policy-claim-twice",
+            invalid,
+            "a claim that is a fact already",
+            "\"event_name\"",
+            "\"run_id\"",
+        ),
+        (
+            "policy-member",
+            invalid,
+            "a member of another kind",
+            "kind = \"gitlab\"",
+            "kind = \"gitlab\"\nnames = [\"a\"]",
+        ),
+        ("policy-key-taken", Code::PolicyKeyDuplicate, "a machine's key", &keys, &taken),
+    ] {
+        assert!(whole.contains(from), "{from}");
+        refuse(group, name, "policy", code, about, &What::Policy(whole.replacen(from, to, 1)));
     }
 }

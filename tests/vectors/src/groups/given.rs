@@ -6,7 +6,8 @@ use custody_core::crypto::sha512;
 use custody_core::digest::Sha256;
 use custody_core::sshsig::{self, armor, put_string};
 use custody_core::statement::{
-    Downloads, InputOrigin, Pinned, Revision, Submodule, Task, UsedInput,
+    Attestation, Downloads, Image, InputOrigin, Pinned, Revision, Submodule, Task, UsedImage,
+    UsedInput,
 };
 use custody_core::vcs::{GitHash, git_id};
 use custody_world::{Builder, Key, artifact, change};
@@ -353,6 +354,7 @@ fn members(group: &mut Group<'_>) {
     ] {
         swap(group, "task", &json, &Swap { name, row: "", about, from, to, code });
     }
+    attested(group);
     let json = world.statements[BUILD].to_json();
     let about = About("a manifest with a submodule as a writer writes it", &[]);
     group.accept("manifest", about, &What::Statement(json.clone().into(), true));
@@ -367,5 +369,94 @@ fn members(group: &mut Group<'_>) {
         ),
     ] {
         swap(group, "manifest", &json, &Swap { name, row: "", about, from, to, code });
+    }
+}
+
+/// Images and attestations in statements.
+fn attested(group: &mut Group<'_>) {
+    let world = change()
+        .task("new/build/task", |task| {
+            let name = "registry.example.org:5000/debian".into();
+            task.image = Some(Image::Named { name, digest: Sha256::of(b"image") });
+        })
+        .manifest(BUILD, |manifest| {
+            let one = |name: &str| Attestation {
+                platform: name.parse().unwrap(),
+                parts: vec![("document".parse().unwrap(), b"{}".to_vec())],
+            };
+            manifest.attestations = vec![one("ec2"), one("google")];
+            manifest.image = Some(UsedImage {
+                name: "registry.example.org:5000/debian".into(),
+                id: Sha256::of(b"image"),
+                manifest: Some(Sha256::of(b"manifest")),
+                platform: "linux/amd64".into(),
+            });
+        })
+        .build();
+    let json = world.statements["new/build/task"].to_json();
+    let about = About("a task with an image as a writer writes it", &[]);
+    group.accept("task-image", about, &What::Statement(json.clone().into(), true));
+    let name = "\"name\": \"registry.example.org:5000/debian\"";
+    for (name, about, from, to, code) in [
+        ("image-tag", "an image with a tag", "5000/debian", "5000/debian:12", Code::ParseFieldType),
+        (
+            "image-member",
+            "a member that is not defined",
+            name,
+            "\"evil\": 1, \"name\": \"a\"",
+            Code::ParseUnknownField,
+        ),
+        (
+            "image-without-name",
+            "an image without name",
+            name,
+            "\"uri\": \"a\"",
+            Code::ParseFieldType,
+        ),
+    ] {
+        swap(group, "task-image", &json, &Swap { name, row: "", about, from, to, code });
+    }
+    let json = world.statements[BUILD].to_json();
+    let about = About("a manifest with attestations and image as a writer writes it", &[]);
+    group.accept("manifest-attested", about, &What::Statement(json.clone().into(), true));
+    let role = "\"role\": \"source\"";
+    for (name, about, from, to, code) in [
+        (
+            "attestation-twice",
+            "two of a platform",
+            "\"google\"",
+            "\"ec2\"",
+            Code::StmtSubjectDuplicate,
+        ),
+        (
+            "attestation-member",
+            "a member that is not defined",
+            "\"platform\": \"ec2\"",
+            "\"platform\": \"ec2\", \"evil\": 1",
+            Code::ParseUnknownField,
+        ),
+        (
+            "attestation-base64",
+            "a part that is no base64",
+            "\"e30=\"",
+            "\"e30\"",
+            Code::ParseBase64Invalid,
+        ),
+        (
+            "image-platform",
+            "an image without platform",
+            "\"platform\": \"linux/amd64\"",
+            "\"os\": \"linux\"",
+            Code::ParseFieldMissing,
+        ),
+        (
+            "role-unknown",
+            "a role that is not defined",
+            role,
+            "\"role\": \"sources\"",
+            Code::ChainInputUnaccounted,
+        ),
+    ] {
+        swap(group, "manifest-attested", &json, &Swap { name, row: "", about, from, to, code });
     }
 }

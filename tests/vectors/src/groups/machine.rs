@@ -10,7 +10,7 @@ use custody_core::statement::{
 };
 use custody_platforms::token::Issuer;
 use custody_platforms::{Certified, Signer, attestation, ec2};
-use custody_world::{Builder, Key, World, artifact, at, change, label, signed};
+use custody_world::{Builder, Key, World, artifact, at, change, label, policy_text, signed};
 
 use super::attestation::{amazon, pkcs8};
 use super::{BUILT, built, evidence, shipped, signed_update};
@@ -35,6 +35,7 @@ pub(super) fn add(set: &mut Set) {
     enrolled(&mut group);
     certificates(&mut group);
     agreeing(&mut group);
+    policies(&mut group);
 }
 
 fn refuse(group: &mut Group<'_>, name: &str, control: &str, code: Code, about: &str, what: &What) {
@@ -306,7 +307,7 @@ fn enrolling(text: &str) -> String {
          [machines.enroller]\nkeys = [{{ key = \"{}\" }}]\n",
         key("enroller"),
     );
-    policy(text, "", "").replace(&builder, &enrolled)
+    policy(&text.replace(&builder, &enrolled), "", "")
 }
 
 /// A world whose newer build was signed by this key and names this certificate, and has these.
@@ -647,4 +648,55 @@ fn agreeing(group: &mut Group<'_>) {
         about,
         &gate(&two().build()),
     );
+}
+
+/// Demands and tables of machines that nobody could mean.
+fn policies(group: &mut Group<'_>) {
+    let step = format!("{AMI}\nimages = [\"sha256:{}\"]", digest("good"));
+    let line = "[products.hello.steps.build]\n";
+    let whole = enrolling(&policy_text()).replace(line, &format!("{line}{step}\n"));
+    group.accept("policy", About("a policy with demands", &[]), &What::Policy(whole.clone()));
+    let image = format!("sha256:{}", digest("good"));
+    let tied = Key::of("builder").public.to_openssh();
+    let entry = format!("\"{tied}\" }}");
+    let with = |more: &str| format!("\"{tied}\", {more} }}");
+    let step_with = |more: &str| format!("{line}{more}\n");
+    for (name, about, from, to) in [
+        ("policy-image-tag", "an image by its tag", image.as_str(), "debian:12"),
+        ("policy-no-images", "no image", &format!("[\"{image}\"]"), "[]"),
+        ("policy-standing", "a standing that is none", "\"verified\"", "\"proved\""),
+        (
+            "policy-platform",
+            "a fact of a platform that is not there",
+            "fact = \"ec2.image-id\", is = [\"ami-0123456789abcdef0\"], s",
+            "fact = \"tpm.pcr-0\", is = [\"ami-0123456789abcdef0\"], s",
+        ),
+        ("policy-no-value", "a demand without value", "is = [\"123456789012\"]", "is = []"),
+        ("policy-fact", "a name that is no fact", "\"ec2.account-id\"", "\"ec2.Account\""),
+        ("policy-half-enrolment", "an enrolment without end", "max-certificate = \"12h\"\n", ""),
+        (
+            "policy-enrolled-by-nobody",
+            "enrolled by nobody who has a key",
+            "enrolled-by = [\"enroller\"]",
+            "enrolled-by = [\"stranger\"]",
+        ),
+        (
+            "policy-tied-to-image",
+            "a key tied to what tells nothing",
+            &entry,
+            &with("machine = { \"ec2.image-id\" = \"ami\" }"),
+        ),
+        ("policy-builders", "more builders than there are", line, &step_with("builders = 2")),
+        ("policy-builders-none", "no builder", line, &step_with("builders = 0")),
+        (
+            "policy-builders-differ",
+            "one builder who differs",
+            line,
+            &step_with("builders-differ = [\"os\"]"),
+        ),
+    ] {
+        assert!(whole.contains(from), "{from}");
+        let what = What::Policy(whole.replacen(from, to, 1));
+        refuse(group, name, "policy", Code::PolicyInvalid, about, &what);
+    }
 }
