@@ -15,7 +15,11 @@ from .refusal import Refusal
 
 SIGNATURES, CERTIFICATES = 0, 5
 _PEM = re.compile(r"\s*-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----\s*")
-_RSA = {f"2a864886f70d01010{last}": hash for last, hash in (("b", hashes.SHA256()), ("c", hashes.SHA384()), ("d", hashes.SHA512()))}
+_RSA: dict[str, hashes.HashAlgorithm] = {
+    "2a864886f70d01010b": hashes.SHA256(),
+    "2a864886f70d01010c": hashes.SHA384(),
+    "2a864886f70d01010d": hashes.SHA512(),
+}
 _ECDSA = {"2a8648ce3d040302": ("secp256r1", hashes.SHA256()), "2a8648ce3d040303": ("secp384r1", hashes.SHA384())}
 _ED25519 = "2b6570"
 _BASIC, _USAGE, _PURPOSES, _NAMES, _CONSTRAINTS = "551d13", "551d0f", "551d25", "551d11", "551d1e"
@@ -23,7 +27,6 @@ _BASIC, _USAGE, _PURPOSES, _NAMES, _CONSTRAINTS = "551d13", "551d0f", "551d25", 
 
 @dataclass(frozen=True)
 class Certificate:
-    der: bytes
     signed: bytes
     algorithm: bytes
     signature: bytes
@@ -185,9 +188,8 @@ def read(data: bytes, least: int = 2048) -> Certificate:
         while not several.empty:
             purposes.append(several.take(der.OID).hex())
     names = _dns_names(extensions[_NAMES]) if _NAMES in extensions else _common_names(subject)
-    return Certificate(
-        data, signed, algorithm, signature[1:], issuer, subject, begins, ends, key, authority, path_length, usage, purposes, names
-    )
+    made = (signed, algorithm, signature[1:], issuer, subject, begins, ends)
+    return Certificate(*made, key, authority, path_length, usage, purposes, names)
 
 
 def from_pem(text: str, least: int = 2048) -> Certificate:
@@ -200,7 +202,8 @@ def from_pem(text: str, least: int = 2048) -> Certificate:
     except ValueError as error:
         raise Refusal("POLICY_INVALID", str(error)) from None
     except Refusal as refusal:
-        raise Refusal("POLICY_KEY_WEAK" if refusal.code == "POLICY_KEY_WEAK" else "POLICY_INVALID", refusal.detail) from None
+        code = "POLICY_KEY_WEAK" if refusal.code == "POLICY_KEY_WEAK" else "POLICY_INVALID"
+        raise Refusal(code, refusal.detail) from None
 
 
 def leads(leaf: Certificate, between: list[Certificate], pinned: list[Certificate], at: int, most: int) -> bool:

@@ -21,7 +21,8 @@ def _header(data: bytes, at: int, ber: bool) -> tuple[int, int | None, int]:
         return tag, None, at + 2
     count = first & 0x7F
     length = int.from_bytes(data[at + 2 : at + 2 + count], "big")
-    if not 1 <= count <= 8 or at + 2 + count > len(data) or (not ber and encoded(length) != data[at + 1 : at + 2 + count]):
+    short = encoded(length) == data[at + 1 : at + 2 + count]
+    if not 1 <= count <= 8 or at + 2 + count > len(data) or not (ber or short):
         raise wrong("a length that is none")
     return tag, length, at + 2 + count
 

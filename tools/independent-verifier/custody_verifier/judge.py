@@ -434,6 +434,11 @@ class Walk:
         yield from self.task_downloads(context)
         yield from self.task_image(context)
 
+    def step_of(self, one: TaskInput) -> str:
+        if one.task is not None:
+            return self.evidence.get(one.task, Task).step
+        return self.evidence.get(one.manifest or "", Manifest).step
+
     def task_downloads(self, context: Context) -> Iterator[Refusal]:
         task, step = context.task, context.step
         if task.downloads is None:
@@ -463,8 +468,8 @@ class Walk:
         else:
             place = image.place or ""
             giving = [one for one in context.task.inputs if _gives(one, place)]
-            made = [self.evidence.get(one.task, Task).step if one.task else self.evidence.get(one.manifest or "", Manifest).step for one in giving]
-            if not made or not set(made) <= set(steps):
+            made = {self.step_of(one) for one in giving}
+            if not made or not made <= set(steps):
                 yield Refusal("WORKER_IMAGE_MISMATCH", f"{place}, by {made}")
 
     def task_inputs(self, id: str) -> Iterator[Refusal]:
@@ -717,7 +722,9 @@ class Walk:
         for id in (one, other):
             key = workers.speaking(self, id, context.policy, context.step.perform)
             sides.append(workers.known(self, id, context.policy, key))
-        told = [{(workers.name_of(fact), value) for fact, value in workers.telling(side.verified).items()} for side in sides]
+        told = [
+            {(workers.name_of(fact), value) for fact, value in workers.telling(side.verified).items()} for side in sides
+        ]
         known, there = sides[0].all, sides[1].all
         apart = all(
             fact in known and fact in there and known[fact] != there[fact] for fact in context.step.builders_differ
@@ -767,7 +774,8 @@ class Walk:
     def manifest_time(self, id: str) -> Iterator[Refusal]:
         manifest, context = self.both(id)
         task, skew = context.task, context.policy.skew
-        begun = [self.evidence.get(one, Manifest).finished for one in manifest.given.manifests + manifest.given.agreeing]
+        named = manifest.given.manifests + manifest.given.agreeing
+        begun = [self.evidence.get(one, Manifest).finished for one in named]
         if (
             manifest.started < max([task.created, *begun]) - skew
             or manifest.finished < manifest.started

@@ -374,6 +374,7 @@ def read(data: bytes) -> Policy:
     products = {name: _product(table, roles, machines, able, platforms) for name, table in head.tables("products")}
     withdrawn = of_machines.revoked(head)
     head.close()
-    policy = Policy(version, previous, expires, instance, skew, origins, root_people, threshold, found, roles, products, platforms, enrolling, withdrawn)
+    head_of = (version, previous, expires, instance, skew, origins, root_people, threshold)
+    policy = Policy(*head_of, found, roles, products, platforms, enrolling, withdrawn)
     _check_use(policy, machines)
     return policy

@@ -80,10 +80,11 @@ class Court:
 
     def rank(self, id: str, manifest: Manifest) -> tuple[bool, bool]:
         """False sorts first: signed by a machine that some policy lets perform the step, and irrevocable."""
+        walk = Walk(self.evidence, self.chain, self.now)
         enrolled = {
             one.machine
             for enrolment, one in self.evidence.all(Enrolment).items()
-            if manifest.enrolment == enrolment and workers.enrolled_once(Walk(self.evidence, self.chain, self.now), enrolment, one)
+            if manifest.enrolment == enrolment and workers.enrolled_once(walk, enrolment, one)
         }
         owners = {signed.key.id for signed in self.evidence.documents[id].signed[0]}
         steps = [
@@ -240,6 +241,7 @@ def court(pin: str, envelopes: list[Envelope], now: int, floor: Floor | None = N
     evidence = Evidence({id: Document(one, known) for id, one in by_id.items() if id not in chain.ids})
     enrolled = {one.key.id: one.key for one in evidence.all(Enrolment).values()}
     present = set(evidence.documents)
-    evidence = Evidence({id: Document(one.envelope, known, enrolled, present) for id, one in evidence.documents.items()})
+    documents = evidence.documents.items()
+    evidence = Evidence({id: Document(one.envelope, known, enrolled, present) for id, one in documents})
     late = max(0, floor.time - now) if floor else 0
     return Court(evidence, chain, now + late, late > chain.newest.skew)

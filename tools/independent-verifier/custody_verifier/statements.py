@@ -610,7 +610,8 @@ def _parameters(holder: Object) -> tuple[str, str, list[str], str | None]:
 
 
 def _dependencies(holders: list[Object]) -> Given:
-    found: dict[str, Any] = {"source": None, "image": None, "submodules": [], "manifests": [], "agreeing": [], "used": []}
+    found: dict[str, Any] = {"source": None, "image": None}
+    found |= {"submodules": [], "manifests": [], "agreeing": [], "used": []}
     paths: list[str] = []
     for holder in holders:
         role = holder.members.get("annotations", {}).get("role")

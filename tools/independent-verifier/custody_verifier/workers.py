@@ -197,7 +197,8 @@ def environment(walk: Walk, id: str) -> Iterator[Refusal]:
 
 def elsewhere(walk: Walk, id: str, key: str | None, facts: Known) -> Iterator[Refusal]:
     """Whether the key was seen on another machine."""
-    lasting = {fact: value for fact, value in facts.verified.items() if name_of(fact) in ("instance-id", "vm-id", "key")}
+    names = ("instance-id", "vm-id", "key")
+    lasting = {fact: value for fact, value in facts.verified.items() if name_of(fact) in names}
     for other in walk.evidence.all(Manifest) if lasting else ():
         if other == id or all(signed.key.id != key for signed in walk.evidence.documents[other].signed[0]):
             continue
