@@ -414,7 +414,8 @@ def _number(claims: dict[str, Any], name: str) -> int:
 
 def _claim(claims: dict[str, Any], path: tuple[str, ...]) -> str | None:
     for name in path[:-1]:
-        claims = _inside(claims, name)
+        inner = claims.get(name)
+        claims = inner if isinstance(inner, dict) else {}
     value = claims.get(path[-1])
     if type(value) is bool:
         return "true" if value else "false"

@@ -99,7 +99,7 @@ def _jwk(key: Any) -> tuple[str | None, keys.Key]:
         elif kind == "OKP" and curve == "Ed25519":
             public = ed25519.Ed25519PublicKey.from_public_bytes(_bytes(key, "x"))
         else:
-            raise Refusal("POLICY_KEY_WEAK", f"a key of kind {kind} {curve}")
+            raise wrong(f"a key of kind {kind} {curve}")
     except ValueError as error:
         raise Refusal("POLICY_KEY_WEAK", str(error)) from None
     return id, keys.of(public)

@@ -257,6 +257,18 @@ fn ec2_documents(group: &mut Group<'_>, platforms: &Platforms) {
             document.replacen(": null", ": 1.5", 1),
         ),
         (
+            "ec2-pending",
+            UNVERIFIED,
+            "a time in another form",
+            document.replacen("2026-03-01T00:00:00Z", "yesterday", 1),
+        ),
+        (
+            "ec2-image-number",
+            UNVERIFIED,
+            "an image that is a number",
+            document.replacen("\"ami-0fedcba9876543210\"", "7", 1),
+        ),
+        (
             "ec2-later",
             MISMATCH,
             "a machine that was started after the run",
@@ -417,6 +429,10 @@ fn attested_data(group: &mut Group<'_>, platforms: &Platforms) {
         let case = case(azure::attested(&content, &signer, &[between]));
         refuse(group, name, "azure", UNVERIFIED, about, &case);
     }
+    let common = Certified { names: vec![], ..azure::certified() };
+    let common = between.issue_fixed(&pkcs8(4), &common);
+    let about = About("a common name where there are no others", &[]);
+    group.accept("azure-common-name", about, &case(azure::attested(&content, &common, &[between])));
     // what is below an authority that may have none below it
     let below = between.issue_fixed(&pkcs8(1), &Certified::new("below", true));
     let deep = below.issue_fixed(&pkcs8(4), &azure::certified());
@@ -530,6 +546,22 @@ fn tokens(group: &mut Group<'_>, platforms: &Platforms) {
     ] {
         refuse(group, name, "token-github", code, about, &case("github", &token));
     }
+    let untimed = changed("\"iat\"", "\"issued\"");
+    let about = "without beginning";
+    refuse(
+        group,
+        "token-no-beginning",
+        "token-github",
+        UNVERIFIED,
+        about,
+        &case("github", &untimed),
+    );
+    let flat = google.claims(&audience, "1", now(), "\"google\":\"x\"");
+    let about = About("what should be around claims is no object: they are not there", &[]);
+    group.accept("token-flat", about, &case("google", &google.token(&flat)));
+    let bare = google.claims(&audience, "1", now(), "\"google\":null");
+    let about = About("claims that are not there give no facts", &[]);
+    group.accept("token-bare", about, &case("google", &google.token(&bare)));
     let about = About("no id of the key: all are tried", &[]);
     group.accept("token-no-kid", about, &case("github", &github.token_with(&header(""), &claims)));
     let about = About("as late as the skew allows", &[]);
@@ -653,6 +685,10 @@ fn quotes(group: &mut Group<'_>, platforms: &Platforms) {
         let case = case(&quote, &signed(&quote), &pcrs);
         refuse(group, name, "tpm-rsa", UNVERIFIED, about, &case);
     }
+    let none = tpm::attest(binding.as_bytes(), &[]);
+    let none = case(&none, &signed(&none), &tpm::pcrs(&[]));
+    let about = About("a quote of no register proves the key", &[]);
+    group.accept("tpm-no-registers", about, &none);
     certified_quotes(group, platforms, &quote, &pcrs);
 }
 
@@ -782,6 +818,20 @@ fn tables(group: &mut Group<'_>, platforms: &Platforms) {
             "a member of another kind",
             "kind = \"gitlab\"",
             "kind = \"gitlab\"\nnames = [\"a\"]",
+        ),
+        (
+            "policy-jwks-kind",
+            Code::PolicyInvalid,
+            "a key of the issuer that is none",
+            "\"kty\":\"OKP\"",
+            "\"kty\":\"oct\"",
+        ),
+        (
+            "policy-jwks-use",
+            Code::PolicyInvalid,
+            "a key of the issuer that is not for signatures",
+            "\"use\":\"sig\"",
+            "\"use\":\"enc\"",
         ),
         ("policy-key-taken", Code::PolicyKeyDuplicate, "a machine's key", &keys, &taken),
     ] {

@@ -481,6 +481,11 @@ fn certificates(group: &mut Group<'_>) {
     world.rotate(move |text| text.replace("clock-skew = \"5m\"\n", &line));
     let about = "a certificate that was revoked later";
     refuse(group, "enrolment-revoked", "enrolled", Code::PolicyKeyRevoked, about, &built(&world));
+    let mut other =
+        change().policy(|text| enrolling(&text)).signed_by("new/build/task", &["worker"]).build();
+    other.envelopes.insert(format!("enrolment {}", mine.id()), mine.clone());
+    let about = "an enrolled key signed a task";
+    refuse(group, "enrolled-key-signs-task", "enrolled", code, about, &built(&other));
     // statements as such
     let honest = Statement::Enrolment(enrolment("worker", INSTANCE)).to_json();
     let about = About("a certificate as a writer writes it", &[]);
