@@ -107,11 +107,17 @@ impl<'p> Proxy<'p> {
             }
             let Ok((stream, _)) = listener.accept() else { continue };
             open.fetch_add(1, Ordering::Relaxed);
-            scope.spawn(move || {
+            // where there is no thread left, as a command that starts too many can see to, the client is
+            // sent away: `spawn` would panic
+            let served = thread::Builder::new().spawn_scoped(scope, move || {
                 // whoever goes away in the middle has nothing to be told
                 self.connection(&stream, stop).unwrap_or_default();
                 open.fetch_sub(1, Ordering::Relaxed);
             });
+            if served.is_err() {
+                open.fetch_sub(1, Ordering::Relaxed);
+                thread::sleep(TICK);
+            }
         }
     }
 

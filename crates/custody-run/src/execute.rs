@@ -136,6 +136,8 @@ pub fn execute(
     let mut performed = perform(run, machine, &mut log, &stop)?;
     if performed.is_err() && !machine.tried {
         let found = Confinement::probe(&machine.confiner, machine.user)?;
+        // who was to stay in the network that the worker is in stays there
+        let found = Confinement { network: found.network && machine.network, ..found };
         performed = perform(run, &found, &mut log, &stop)?;
     }
     let performed = performed.map_err(|text| {

@@ -6,8 +6,10 @@
 pub(crate) mod copy;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::CStr;
 use std::fs::{self, DirBuilder, Metadata, Permissions};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, lchown};
 use std::path::{Path, PathBuf};
 
@@ -15,7 +17,8 @@ use custody_core::name::ArtifactName;
 use custody_core::statement::Artifact;
 use custody_core::{Code, Refusal};
 use rayon::prelude::*;
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, renameat, unlinkat};
+use rustix::io::Errno;
 
 use self::copy::{CHUNK, open_regular, unavailable};
 
@@ -199,18 +202,81 @@ fn private_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(path)
 }
 
-/// Removes a directory in which a command worked.
+/// Removes a directory in which a command worked. How deep it is, how long its paths are and what may be
+/// read in it was the command's to choose: so this does not descend. What is two deep is moved up.
 pub(crate) fn remove_all(directory: &Path) -> io::Result<()> {
-    fs::remove_dir_all(directory).or_else(|_| {
-        // directories that nobody may write to, the staged ones among them
-        open_up(directory)?;
-        each(directory, &mut |path, found| if found.is_dir() { open_up(path) } else { Ok(()) })?;
-        fs::remove_dir_all(directory)
-    })
+    let root = opened(CWD, directory)?;
+    let mut moved = 0_u64;
+    // while something is removed, a listing may leave something out
+    while !each_name(root.as_fd(), &mut |name, is_directory| {
+        if !is_directory {
+            return Ok(unlinkat(&root, name, AtFlags::empty())?);
+        }
+        let inner = opened(&root, name)?;
+        while !each_name(inner.as_fd(), &mut |name, is_directory| {
+            if !is_directory {
+                return Ok(unlinkat(&inner, name, AtFlags::empty())?);
+            }
+            loop {
+                moved = moved.saturating_add(1);
+                let up = format!("removed-{moved}");
+                match renameat(&inner, name, &root, &up) {
+                    // the command may have such names too
+                    Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => {}
+                    // where it leads up is written in the directory itself
+                    Err(Errno::ACCESS) => {
+                        opened(&inner, name)?;
+                        return Ok(renameat(&inner, name, &root, &up)?);
+                    }
+                    done => return Ok(done?),
+                }
+            }
+        })? {}
+        Ok(unlinkat(&root, name, AtFlags::REMOVEDIR)?)
+    })? {}
+    fs::remove_dir(directory)
 }
 
-fn open_up(directory: &Path) -> io::Result<()> {
-    fs::set_permissions(directory, Permissions::from_mode(0o700))
+/// Opens a directory so that what is in it can be removed.
+fn opened(around: impl AsFd, name: impl rustix::path::Arg + Copy) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let open = || rustix::fs::openat(&around, name, flags, Mode::empty());
+    let found = match open() {
+        Err(Errno::ACCESS) => {
+            rustix::fs::chmodat(&around, name, Mode::RWXU, AtFlags::empty())?;
+            open()?
+        }
+        found => found?,
+    };
+    if rustix::fs::fstat(&found)?.st_mode & 0o700 != 0o700 {
+        rustix::fs::fchmod(&found, Mode::RWXU)?;
+    }
+    Ok(found)
+}
+
+/// Goes through what is in a directory; whether that was nothing.
+fn each_name(
+    directory: BorrowedFd<'_>,
+    visit: &mut dyn FnMut(&CStr, bool) -> io::Result<()>,
+) -> io::Result<bool> {
+    let mut nothing = true;
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        nothing = false;
+        let is_directory = match entry.file_type() {
+            FileType::Unknown => {
+                let found = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+                FileType::from_raw_mode(found.st_mode).is_dir()
+            }
+            known => known.is_dir(),
+        };
+        visit(name, is_directory)?;
+    }
+    Ok(nothing)
 }
 
 /// Visits all that is in a directory, a directory before what is in it, and follows no link.

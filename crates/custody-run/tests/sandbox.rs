@@ -301,6 +301,39 @@ fn what_is_lent_is_read_and_told() {
     }
 }
 
+/// `wrk-key-readable`: what is lent or shared around a key does not bring the key along.
+#[test]
+fn what_is_lent_around_a_key_is_not_the_key() {
+    for mut machine in sandboxes("what_is_lent_around_a_key_is_not_the_key") {
+        let place = Place::new();
+        let around = place.files.path().join("around");
+        let (key, store) = (around.join("key"), around.join("store"));
+        fs::create_dir_all(&store).unwrap();
+        readable(&key, "PRIVATE KEY");
+        readable(&store.join("custody.sqlite"), "PRIVATE KEY");
+        readable(&around.join("other"), "LENT");
+        machine.confiner.hidden = vec![key, store];
+        let text = format!("grep -rsa . {}", around.display());
+        for shared in [false, true] {
+            let given = vec![around.clone()];
+            (machine.confiner.lent, machine.confiner.shared) =
+                if shared { (Vec::new(), given) } else { (given, Vec::new()) };
+            let (_, log) = place.goes_well(&machine, &text);
+            assert!(log.contains("LENT") && !log.contains("PRIVATE"), "{log}");
+        }
+    }
+}
+
+/// A program of the machine that is given cores gets none, whatever the limit of files says.
+#[test]
+fn a_core_is_for_nobody() {
+    for machine in machines() {
+        let (_, log) = Place::new().goes_well(&machine, "grep 'core file' /proc/self/limits");
+        let words: Vec<&str> = log.split_whitespace().collect();
+        assert_eq!(words, ["Max", "core", "file", "size", "1", "1", "bytes"], "{log}");
+    }
+}
+
 #[test]
 fn memory_is_limited() {
     // tail keeps all of it
@@ -445,5 +478,5 @@ fn without_root_it_is_the_same() {
     // where it is skipped is said
     io::stderr().write_all(&output.stderr).unwrap();
     assert!(output.status.success(), "{said}");
-    assert!(said.contains("13 passed"), "{said}");
+    assert!(said.contains("15 passed"), "{said}");
 }

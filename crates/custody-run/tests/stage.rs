@@ -198,3 +198,25 @@ fn whatever_a_command_left_is_removed() {
     assert!(!files.path().join("run").exists());
     assert!(Path::new("/etc/passwd").exists());
 }
+
+/// As deep as it is, it costs neither descriptors nor the stack of the thread that removes it.
+#[test]
+fn what_a_command_left_may_be_of_any_depth() {
+    use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+    const DEPTH: usize = 20_000;
+    // in memory, where there is such a place: on a disk that is busy it takes long
+    let files = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let run = RunDirectory::create(&files.path().join("run")).unwrap();
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut inner = rustix::fs::openat(CWD, run.path(), flags, Mode::empty()).unwrap();
+    // such names are in the way of nothing
+    fs::write(run.path().join("removed-1"), "").unwrap();
+    fs::create_dir_all(run.path().join("removed-2/x")).unwrap();
+    for _ in 0..DEPTH {
+        rustix::fs::mkdirat(&inner, "a", Mode::RWXU).unwrap();
+        inner = rustix::fs::openat(&inner, "a", flags, Mode::empty()).unwrap();
+    }
+    rustix::fs::chmodat(&inner, ".", Mode::empty(), AtFlags::empty()).unwrap();
+    run.remove().unwrap();
+    assert!(!files.path().join("run").exists());
+}

@@ -107,7 +107,7 @@ impl Kind {
         describe(envelope).0
     }
 
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Other,
         Self::Policy,
         Self::Request,
@@ -118,6 +118,7 @@ impl Kind {
         Self::Summary,
         Self::Intent,
         Self::Resolution,
+        Self::Enrolment,
     ];
 
     pub(crate) fn from_number(number: i64) -> Option<Self> {

@@ -314,7 +314,8 @@ impl Case<'_> {
     fn lets_perform(&self, key: &KeyId, step: &Label) -> bool {
         self.policies.iter().any(|(_, policy)| {
             let steps = || policy.products.values().filter_map(|product| product.steps.get(step));
-            let mut machines = policy.owner(key).into_iter().chain(self.enrolled_as(policy, key));
+            let mut machines =
+                policy.owner(key).into_iter().chain(self.enrolled().machines(policy, key));
             machines.any(|machine| steps().any(|step| step.perform.contains(machine)))
         })
     }

@@ -23,9 +23,36 @@ use crate::trust::PolicyChain;
 /// The certificates among the evidence that a known key signed.
 #[derive(Debug, Default)]
 pub(crate) struct Enrolled {
-    by_key: BTreeMap<KeyId, Vec<StatementId>>,
+    by_key: BTreeMap<KeyId, Certified>,
+    /// Those that the key itself asked for.
+    possessed: BTreeSet<StatementId>,
     /// What their attestations prove, by certificate and by the first policy with these platforms.
     proofs: BTreeMap<(StatementId, usize), Result<Facts, Refusal>>,
+}
+
+/// What all certificates of a key say together, each thing once, however many there are.
+#[derive(Debug, Default)]
+struct Certified {
+    /// The machines, each with the key of somebody whom some version of the policy lets enrol it.
+    machines: BTreeSet<(Label, KeyId)>,
+    /// The machines with what tells one from all others, each by one certificate whose signer's key
+    /// no version revokes.
+    identities: BTreeMap<(Label, BTreeSet<(String, String)>), StatementId>,
+}
+
+impl Certified {
+    fn add(&mut self, signed: &Signed<Statement>, enrolment: &Enrolment, policies: &PolicyChain) {
+        let machine = &enrolment.machine;
+        for signer in signed.signers() {
+            if policies.iter().any(|(_, policy)| enrols(policy, &signer.key, machine)) {
+                self.machines.insert((machine.clone(), signer.key));
+                if policies.revocation(&signer.key).is_none() {
+                    let identity = (machine.clone(), identity(enrolment));
+                    self.identities.entry(identity).or_insert(signed.id());
+                }
+            }
+        }
+    }
 }
 
 /// A certificate that holds.
@@ -47,15 +74,18 @@ impl Enrolled {
     /// Finds the certificates among what was opened with the keys of the policies, and verifies what
     /// they rest on.
     pub(crate) fn of(opened: Opened<'_>, policies: &PolicyChain, spread: &impl Spread) -> Self {
-        let certificates: Vec<(StatementId, &Enrolment)> = opened
-            .iter()
-            .filter_map(|(id, opened)| Some((*id, opened.as_ref().ok()?)))
-            .filter_map(|(id, signed)| Some((id, signed.unverified().as_enrolment()?)))
-            .collect();
-        let mut by_key: BTreeMap<KeyId, Vec<StatementId>> = BTreeMap::new();
-        for (id, enrolment) in &certificates {
-            by_key.entry(enrolment.key.id()).or_default().push(*id);
+        let mut by_key: BTreeMap<KeyId, Certified> = BTreeMap::new();
+        let mut certificates: Vec<(StatementId, &Enrolment)> = Vec::new();
+        for signed in opened.values().filter_map(|opened| opened.as_ref().ok()) {
+            if let Some(enrolment) = signed.unverified().as_enrolment() {
+                let all = by_key.entry(enrolment.key.id()).or_default();
+                all.add(signed, enrolment, policies);
+                certificates.push((signed.id(), enrolment));
+            }
         }
+        let fitting = spread.map(&certificates, |(_, enrolment)| enrolment.possesses());
+        let known = certificates.iter().zip(fitting).filter(|(_, fits)| *fits);
+        let possessed = known.map(|((id, _), _)| *id).collect();
         let mut wanted = Vec::new();
         for (place, (_, policy)) in policies.iter().enumerate() {
             if with_platforms_of(policies, policy) == Some(place) {
@@ -64,7 +94,7 @@ impl Enrolled {
         }
         let proofs = spread.map(&wanted, |(_, policy, (_, enrolment))| proved(enrolment, policy));
         let keys = wanted.iter().map(|(place, _, (id, _))| (*id, *place));
-        Self { by_key, proofs: keys.zip(proofs).collect() }
+        Self { by_key, possessed, proofs: keys.zip(proofs).collect() }
     }
 
     /// Whether a signature says that a certified key made it.
@@ -73,8 +103,14 @@ impl Enrolled {
         envelope.signatures().iter().any(|signature| signature.keyid.as_ref().is_some_and(names))
     }
 
-    fn of_key(&self, key: &KeyId) -> &[StatementId] {
-        self.by_key.get(key).map(Vec::as_slice).unwrap_or_default()
+    /// The machines for which a key was certified by somebody who may or might, revoked or not.
+    pub(crate) fn machines<'p>(
+        &'p self,
+        policy: &'p Policy,
+        key: &KeyId,
+    ) -> impl Iterator<Item = &'p Label> {
+        let all = self.by_key.get(key).into_iter().flat_map(|certified| &certified.machines);
+        all.filter(|(machine, by)| enrols(policy, by, machine)).map(|(machine, _)| machine)
     }
 }
 
@@ -115,7 +151,14 @@ pub fn proved(enrolment: &Enrolment, policy: &Policy) -> Result<Facts, Refusal> 
             Refusal::new(Code::WorkerIdentityUnverified, at.clone(), expected, found)
         })?;
         let proof = custody_machine::verify(attestation, platform, &context);
-        facts.extend(proof.map_err(|refusal| refusal.within(&at))?.facts);
+        let proof = proof.map_err(|refusal| refusal.within(&at))?;
+        // whoever saw such a word could have any number of keys enrolled with it
+        if !proof.bound && !proof.facts.keys().any(|fact| names_a_machine(fact)) {
+            let expected = "a word with the challenge in it, or one that names the machine";
+            let found = "one that anybody who saw it can send";
+            return Err(Refusal::new(Code::WorkerIdentityUnverified, at, expected, found));
+        }
+        facts.extend(proof.facts);
     }
     Ok(facts)
 }
@@ -123,7 +166,7 @@ pub fn proved(enrolment: &Enrolment, policy: &Policy) -> Result<Facts, Refusal> 
 /// Facts that tell one machine from all others, as a platform signed them that takes no challenge into
 /// its word. Whoever got hold of that word can send it again with a key of their own, so whoever
 /// enrols lets only one key have it at a time.
-pub fn replayable<'e>(enrolment: &'e Enrolment, policy: &Policy) -> BTreeSet<(&'e str, &'e str)> {
+pub fn replayable(enrolment: &Enrolment, policy: &Policy) -> BTreeSet<(String, String)> {
     let binds = |name: &str| {
         policy.platforms.iter().any(|(label, platform)| {
             platform.binds()
@@ -134,16 +177,14 @@ pub fn replayable<'e>(enrolment: &'e Enrolment, policy: &Policy) -> BTreeSet<(&'
 }
 
 /// A key is of one machine, so all its certificates agree on these facts.
-fn identity(enrolment: &Enrolment) -> BTreeSet<(&str, &str)> {
-    let facts = enrolment.facts.iter().filter(|(name, _)| names_a_machine(name));
-    facts.map(|(name, value)| (name.as_str(), value.as_str())).collect()
+fn identity(enrolment: &Enrolment) -> BTreeSet<(String, String)> {
+    enrolment.facts.iter().filter(|(name, _)| names_a_machine(name)).cloned().collect()
 }
 
-fn shown_identity(enrolment: &Enrolment) -> String {
-    let facts = identity(enrolment);
+fn shown_identity((machine, facts): &(Label, BTreeSet<(String, String)>)) -> String {
     let facts: Vec<String> =
         facts.iter().map(|(name, value)| format!(", {name} {value}")).collect();
-    format!("machine {}{}", enrolment.machine, facts.concat())
+    format!("machine {machine}{}", facts.concat())
 }
 
 impl Case<'_> {
@@ -252,7 +293,7 @@ impl Case<'_> {
         let refuse = |code, at: &str, expected: String, found: String| {
             Err(Refusal::new(code, at, expected, found))
         };
-        let Some(rules) = rules_of(policy, enrolment) else {
+        let Some(rules) = rules_of(policy, &enrolment.machine) else {
             let expected =
                 format!("a machine whose keys policy {} lets be enrolled", policy.version);
             let found = enrolment.machine.to_string();
@@ -267,12 +308,12 @@ impl Case<'_> {
             let expected = format!("a certificate of at most {} seconds", rules.max_certificate);
             return refuse(Code::PolicyKeyPurpose, "window", expected, format!("{lasts} seconds"));
         }
-        if !enrolment.possesses() {
+        if !self.enrolled().possessed.contains(&id) {
             let expected = "the enrolled key's own signature over the challenge".into();
             let found = "one that does not fit".into();
             return refuse(Code::WorkerIdentityUnverified, "possession", expected, found);
         }
-        self.of_one_machine(id, enrolment)?;
+        self.of_one_machine(enrolment)?;
         let place = with_platforms_of(self.policies, policy).unwrap_or_default();
         let proof = self.enrolled().proofs.get(&(id, place)).ok_or_else(|| {
             let expected = "a policy of the rotation chain";
@@ -309,7 +350,7 @@ impl Case<'_> {
     }
 
     /// A key that a policy lists, or that was enrolled for another machine too, is in two places.
-    fn of_one_machine(&self, id: StatementId, enrolment: &Enrolment) -> Result<(), Refusal> {
+    fn of_one_machine(&self, enrolment: &Enrolment) -> Result<(), Refusal> {
         let key = enrolment.key.id();
         let refuse = |expected: String, found: String| {
             let at = format!("key {}", key.short());
@@ -319,40 +360,13 @@ impl Case<'_> {
             let found = format!("{owner}'s key, which policy {version} lists");
             return refuse("a key that no policy lists".into(), found);
         }
-        let others = self.enrolled().of_key(&key).iter().filter(|other| **other != id);
-        for other in others {
-            let Ok(signed) = self.statement(*other, "enrolment", Statement::as_enrolment) else {
-                continue;
-            };
-            let second = *signed.unverified();
-            let same =
-                second.machine == enrolment.machine && identity(second) == identity(enrolment);
-            // whoever may enrol nobody, or may no more, spoils nothing that others certified
-            let counts = signed.signers().iter().any(|signer| {
-                self.policies.revocation(&signer.key).is_none()
-                    && self.policies.iter().any(|(_, policy)| enrols(policy, &signer.key, second))
-            });
-            if !same && counts {
-                let found = format!("{} too ({})", shown_identity(second), other.short());
-                return refuse(shown_identity(enrolment), found);
-            }
-        }
-        Ok(())
-    }
-
-    /// The machines for which a key was certified by somebody who may or might, revoked or not.
-    pub(crate) fn enrolled_as<'p>(
-        &'p self,
-        policy: &'p Policy,
-        key: &KeyId,
-    ) -> impl Iterator<Item = &'p Label> {
-        self.enrolled().of_key(key).iter().filter_map(move |id| {
-            let signed = self.statement(*id, "enrolment", Statement::as_enrolment).ok()?;
-            let enrolment = *signed.unverified();
-            let mut signers = signed.signers().iter();
-            signers
-                .any(|signer| enrols(policy, &signer.key, enrolment))
-                .then_some(&enrolment.machine)
+        // whoever may enrol nobody, or may no more, spoils nothing that others certified
+        let this = (enrolment.machine.clone(), identity(enrolment));
+        let all = self.enrolled().by_key.get(&key).map(|certified| &certified.identities);
+        let other = all.and_then(|all| all.iter().find(|(other, _)| **other != this));
+        other.map_or(Ok(()), |(other, id)| {
+            let found = format!("{} too ({})", shown_identity(other), id.short());
+            refuse(shown_identity(&this), found)
         })
     }
 }
@@ -367,12 +381,12 @@ fn met(demand: &Demand, facts: &Facts) -> Result<(), Refusal> {
     Err(Refusal::new(code, demand.fact.as_str(), either(&demand.is), found))
 }
 
-fn rules_of<'p>(policy: &'p Policy, enrolment: &Enrolment) -> Option<&'p Enrol> {
-    policy.principals.get(&enrolment.machine)?.enrol.as_ref()
+fn rules_of<'p>(policy: &'p Policy, machine: &Label) -> Option<&'p Enrol> {
+    policy.principals.get(machine)?.enrol.as_ref()
 }
 
 /// Whether the policy lets the owner of this key enrol that machine.
-fn enrols(policy: &Policy, key: &KeyId, enrolment: &Enrolment) -> bool {
-    let rules = rules_of(policy, enrolment);
+fn enrols(policy: &Policy, key: &KeyId, machine: &Label) -> bool {
+    let rules = rules_of(policy, machine);
     rules.zip(policy.owner(key)).is_some_and(|(rules, owner)| rules.by.contains(owner))
 }

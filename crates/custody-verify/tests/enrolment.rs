@@ -289,6 +289,37 @@ fn a_token_is_of_one_challenge_and_one_key() {
     assert_refused(&file(Sha256::of(b"before"), "worker"), Code::WorkerIdentityMismatch);
 }
 
+/// `wrk-iid-replayed`: a word without the challenge that names no machine, which anybody who saw it sends.
+#[test]
+fn a_token_of_a_fixed_audience_that_names_no_machine_enrols_nobody() {
+    let issuer = Issuer::new("https://gitlab.com");
+    let file = |line: &str, audience: &str| {
+        let platform =
+            format!("[platforms.gitlab]\nkind = \"gitlab\"\n{line}jwks = '{}'\n", issuer.jwks());
+        let mut enrolment = enrolment("worker", INSTANCE);
+        let token = issuer.gitlab(audience, at(BOOT));
+        enrolment.attestations = vec![attestation("gitlab", &[("token", &token)])];
+        enrolment.facts.clear();
+        let envelope = certificate(enrolment, &["enroller"]);
+        let known = built(envelope.id()).policy(move |text| {
+            let (image, account) = (
+                format!("{{ fact = \"ec2.image-id\", is = [\"{IMAGE}\"] }}, "),
+                "fact = \"ec2.account-id\", is = [\"123456789012\"]",
+            );
+            text.replace("[platforms.ec2]", &format!("{platform}[platforms.ec2]"))
+                .replace(&image, "")
+                .replace(account, "fact = \"gitlab.issuer\", is = [\"https://gitlab.com\"]")
+        });
+        with(known, &[envelope]).file()
+    };
+    let challenge = enrolment("worker", INSTANCE).challenge;
+    let binding = binding(&challenge, &Key::of("worker").public.id());
+    assert_accepted(&file("", &format!("custody:{binding}")));
+    let replayed = file("audience = \"https://custody.example\"\n", "https://custody.example");
+    assert_refused(&replayed, Code::WorkerIdentityUnverified);
+    assert!(findings(&replayed).contains("anybody who saw it"), "{}", findings(&replayed));
+}
+
 #[test]
 fn a_key_is_enrolled_by_who_has_it() {
     let stolen = |it: &mut Enrolment| {

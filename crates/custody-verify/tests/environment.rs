@@ -215,6 +215,53 @@ fn two_builders_on_one_machine_are_one() {
     refused(with("123"), Code::ChainThresholdDisagree, &["is like", "instance-id 123"]);
 }
 
+/// Two builders on one instance, of whom one brings along another platform's word of a machine elsewhere.
+#[test]
+fn one_more_machine_that_is_proved_makes_no_second_builder() {
+    let with = |second_tied: &'static str, attested: &'static str| {
+        let second = Key::of("builder-2").public.to_openssh();
+        change()
+            .policy(move |text| {
+                policy(&text, "builders = 2", TIED)
+                    .replace("[platforms.ec2]", &format!("[machines.builder-2]\nkeys = [{{ key = \"{second}\"{second_tied} }}]\n[platforms.ec2]"))
+                    .replace("perform = [\"builder\"]", "perform = [\"builder\", \"builder-2\"]")
+            })
+            .also("build", "builder-2")
+            .manifest(BUILD, |m| m.attestations = vec![document(INSTANCE, IMAGE)])
+            .manifest("new/build/manifest/builder-2", move |m| {
+                m.attestations = vec![document(attested, IMAGE), token(m, "builder-2", "999")];
+            })
+    };
+    let elsewhere = ", machine = { \"ec2.instance-id\" = \"i-0ffffffffffffffff\" }";
+    assert_accepted(&built(&with(elsewhere, OTHER).build()));
+    refused(with(TIED, INSTANCE), Code::ChainThresholdDisagree, &["is like", INSTANCE]);
+}
+
+/// A tied key that was taken along, and beside it the signature of another machine that may build.
+#[test]
+fn the_key_of_the_machine_that_the_manifest_names_speaks_for_it() {
+    let id = |name: &str| Key::of(name).public.id();
+    let names = (2..99).map(|number| format!("builder-{number}"));
+    let second = names.into_iter().find(|name| id(name) < id("builder")).unwrap();
+    let key = Key::of(&second).public.to_openssh();
+    let builder = change()
+        .policy(|text| {
+            policy(&text, "", TIED)
+                .replace(
+                    "[platforms.ec2]",
+                    &format!(
+                        "[machines.{second}]\nkeys = [{{ key = \"{key}\" }}]\n[platforms.ec2]"
+                    ),
+                )
+                .replace(
+                    "perform = [\"builder\"]",
+                    &format!("perform = [\"builder\", \"{second}\"]"),
+                )
+        })
+        .signed_by(BUILD, &["builder", &second]);
+    refused(builder, Code::WorkerIdentityUnverified, &["ec2.instance-id", INSTANCE]);
+}
+
 /// `wrk-interactive-docker`, by what a sandbox would have kept away: a lesser wall than the policy wants, by the worker's own word.
 #[test]
 fn less_isolation_than_demanded_is_refused() {
@@ -311,6 +358,23 @@ fn an_image_that_is_a_product_needs_its_manifest() {
         task.image = Some(Image::Input("external/bsdiff".parse().unwrap()));
     });
     assert_refused(&outside.build().file(), Code::WorkerImageMismatch);
+    // nor one that lies where a file of the step could
+    let beside = from("build")
+        .task("new/partial/task", |task| {
+            task.inputs[0].directory = "external".parse().unwrap();
+            task.inputs[0].patterns = vec!["dist/*.mar".parse().unwrap()];
+            task.externals[0].artifact.name = "dist/other.mar".parse().unwrap();
+            task.image = Some(Image::Input("external/dist/other.mar".parse().unwrap()));
+        })
+        .manifest("new/partial/manifest", |m| {
+            m.image.as_mut().unwrap().name = "external/dist/other.mar".into();
+            let name = &"bsdiff".parse().unwrap();
+            let external = m.inputs.iter_mut().find(|input| input.artifact.name == *name);
+            if let Some(external) = external {
+                external.artifact.name = "dist/other.mar".parse().unwrap();
+            }
+        });
+    assert_refused(&beside.build().file(), Code::WorkerImageMismatch);
 }
 
 /// `wrk-image-unbuilt`: the task's inputs could give the archive, and the step that ran had none.

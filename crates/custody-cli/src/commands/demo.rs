@@ -111,18 +111,7 @@ fn release(stage: &Stage<'_>) -> Result<Released, Error> {
             builds_on: None,
         },
     )?;
-    stage.custody(
-        &[
-            "run",
-            "--all",
-            &older.to_string(),
-            "--repository",
-            "source",
-            "--lend",
-            example::SIGNING_KEY,
-        ],
-        stage.machines(&["builder", "signer"]),
-    )?;
+    run_all(stage, older)?;
     let complete = stage.manifest_of(&tasks, "build")?;
 
     stage.title("hello 1.1.0: promote");
@@ -139,18 +128,7 @@ fn release(stage: &Stage<'_>) -> Result<Released, Error> {
             builds_on: Some(complete),
         },
     )?;
-    stage.custody(
-        &[
-            "run",
-            "--all",
-            &authorization.to_string(),
-            "--repository",
-            "source",
-            "--lend",
-            example::SIGNING_KEY,
-        ],
-        stage.machines(&["builder", "signer"]),
-    )?;
+    run_all(stage, authorization)?;
     if image.is_some() {
         stage.title("Where hello 1.1.0 was built");
         let built = stage.manifest_of(&tasks, "build")?.to_string();
@@ -179,6 +157,13 @@ fn release(stage: &Stage<'_>) -> Result<Released, Error> {
     let file = "www/hello-1.1.0.complete.tar";
     stage.show(&["verify", file, "--pin", &pin.to_string(), "--html", PAGE])?;
     Ok(Released { pin, publication, older, image })
+}
+
+fn run_all(stage: &Stage<'_>, authorization: StatementId) -> Result<(), Error> {
+    let authorization = authorization.to_string();
+    let words = ["run", "--all", &authorization, "--repository", "source", "--lend"];
+    let words = [words.as_slice(), &[example::SIGNING_KEY]].concat();
+    stage.custody(&words, stage.machines(&["builder", "signer"])).map(|_| ())
 }
 
 struct Phase<'p> {

@@ -58,6 +58,11 @@ pub(super) fn drop_all(user: Option<User>) -> Result<(), Fault> {
     rustix::thread::set_capabilities(None, none).or_fault("to drop capabilities")
 }
 
+/// A core dump of so many bytes is none: it is too small for a file, and where the kernel hands cores to a
+/// program of the machine, which no limit stops, not even 0, this one number does (core(5), in the
+/// kernel's `fs/coredump.c`).
+const NO_CORE: u64 = 1;
+
 /// Limits that hold for each process. Nothing writes its memory into a file when it fails.
 pub(super) fn limit(plan: &Plan) -> Result<(), Fault> {
     let set = |resource, soft: u64, hard: u64| {
@@ -65,7 +70,7 @@ pub(super) fn limit(plan: &Plan) -> Result<(), Fault> {
         let limit = Rlimit { current: Some(soft.min(most)), maximum: Some(most) };
         rustix::process::setrlimit(resource, limit).or_fault("limits")
     };
-    set(Resource::Core, 0, 0)?;
+    set(Resource::Core, NO_CORE, NO_CORE)?;
     set(Resource::Nofile, DESCRIPTORS.0, DESCRIPTORS.1)?;
     plan.memory.map_or(Ok(()), |memory| set(Resource::As, memory, memory))?;
     plan.count.map_or(Ok(()), |count| set(Resource::Nproc, count, count))

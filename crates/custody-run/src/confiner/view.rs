@@ -19,9 +19,10 @@ use rustix::process::{chdir, pivot_root};
 use super::plan::{Plan, TRIAL};
 use super::{Fault, OrFault as _};
 
-/// The directories of the system, where they exist: programs, libraries, and how they are set up.
+/// The directories of the system, where they exist: programs, libraries, and how they are set up. Of Nix
+/// the store alone: beside it is the socket of a service that fetches and builds for everybody.
 pub(super) const SYSTEM: &[&str] =
-    &["bin", "etc", "lib", "lib32", "lib64", "libx32", "nix", "opt", "sbin", "usr"];
+    &["bin", "etc", "lib", "lib32", "lib64", "libx32", "nix/store", "opt", "sbin", "usr"];
 
 /// The devices, none of which leads to anybody.
 pub(super) const DEVICES: &[&str] = &["full", "null", "random", "urandom", "zero"];
@@ -81,6 +82,12 @@ pub(super) fn enter(plan: &Plan) -> Result<(), Fault> {
         directory(&place)
             .and_then(|()| Ok(mount_bind(path, &place)?))
             .or_fault("the working directory")?;
+    }
+    // what was lent and shared may have brought it back
+    let given =
+        |path: &&PathBuf| plan.lent.iter().chain(&plan.shared).any(|dir| path.starts_with(dir));
+    for path in plan.hidden.iter().filter(given) {
+        hide(&within(path)).or_fault("to hide what the command must not see")?;
     }
     let inputs = within(&plan.directory).join("inputs");
     mount_bind(&inputs, &inputs).or_fault("inputs")?;

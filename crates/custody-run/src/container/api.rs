@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::archive::{Archive, platform, sha256};
 use super::http::{self, Answer, Pending};
-use super::{Container, LABEL, WORK, started_with};
+use super::{Container, LABEL, WORK, podman, started_with};
 use crate::execute::is_transient;
 
 /// An engine behind its socket.
@@ -183,11 +183,11 @@ impl Api {
         image: &UsedImage,
     ) -> Result<Run<'_>, Refusal> {
         let (path, body) = match self.kind {
-            Kind::Podman => ("/v4.0.0/libpod/containers/create", podman(container, image)),
+            Kind::Podman => ("/v4.0.0/libpod/containers/create", for_podman(container, image)),
             Kind::Docker => {
                 let path = format!("/images/sha256:{}/json", image.id);
                 let known = self.good("the image", "GET", &path, None)?.json();
-                ("/containers/create", docker(container, image, &known))
+                ("/containers/create", for_docker(container, image, &known))
             }
         };
         let made = self.good("a new container", "POST", path, Some(&body))?.json();
@@ -283,7 +283,11 @@ impl super::Running for Run<'_> {
 
     fn remove(&mut self) -> Result<(), Refusal> {
         self.removed = true;
-        self.api.remove(&self.id)
+        self.api.remove(&self.id)?;
+        if self.api.kind == Kind::Podman {
+            podman::wait_for_helpers(&self.id);
+        }
+        Ok(())
     }
 }
 
@@ -338,7 +342,7 @@ impl Printed {
 }
 
 /// Podman's own request.
-fn podman(container: &Container<'_>, image: &UsedImage) -> Value {
+fn for_podman(container: &Container<'_>, image: &UsedImage) -> Value {
     let limits = started_with();
     let mounts = container.mounts().map(|(from, to, writable)| {
         let access = if writable { "rw" } else { "ro" };
@@ -377,7 +381,7 @@ fn podman(container: &Container<'_>, image: &UsedImage) -> Value {
 }
 
 /// Docker's. A variable without value is taken away.
-fn docker(container: &Container<'_>, image: &UsedImage, known: &Value) -> Value {
+fn for_docker(container: &Container<'_>, image: &UsedImage, known: &Value) -> Value {
     let of_image = known.pointer("/Config/Env").and_then(Value::as_array).into_iter().flatten();
     let of_image = of_image.filter_map(|text| Some(text.as_str()?.split_once('=')?.0));
     let is_declared = |name: &str| container.variables.iter().any(|(other, _)| other == name);

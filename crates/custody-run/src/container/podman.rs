@@ -45,6 +45,22 @@ pub fn forget(storage: &Path) -> io::Result<()> {
     fs::remove_dir_all(state)
 }
 
+/// Waits for Podman's own processes of a container that was removed: they use its storage, and mount it
+/// again, until they find that there is nothing to do.
+pub(super) fn wait_for_helpers(id: &str) {
+    let names_it = |process: fs::DirEntry| {
+        let words = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&words).contains(id)
+    };
+    for _ in 0..100 {
+        let mut processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        if !processes.any(names_it) {
+            return;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// The service. It ends with this value, and with the worker.
 #[derive(Debug)]
 pub(super) struct Service {

@@ -18,6 +18,9 @@ use crate::stage::copy::unavailable;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// The longest silence of a server.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the head of an answer takes at most. A server that sends it byte by byte is never silent, and
+/// the run would wait for it, even after its command.
+const HEAD_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// How servers are reached.
 pub struct Upstream {
@@ -46,6 +49,10 @@ impl Upstream {
     /// Servers are believed if the system's roots vouch for them; with a file of certificates (PEM), if
     /// one of those does.
     pub fn new(authorities: Option<&Path>) -> Result<Self, Refusal> {
+        Self::waiting(authorities, HEAD_TIMEOUT)
+    }
+
+    fn waiting(authorities: Option<&Path>, head: Duration) -> Result<Self, Refusal> {
         let roots = match authorities {
             None => RootCerts::PlatformVerifier,
             Some(path) => roots(path)?,
@@ -63,6 +70,7 @@ impl Upstream {
             .max_redirects_will_error(false)
             .timeout_resolve(Some(CONNECT_TIMEOUT))
             .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_recv_response(Some(head))
             .timeout_per_read(Some(SILENCE_TIMEOUT))
             .timeout_per_write(Some(SILENCE_TIMEOUT))
             .accept("*/*")
@@ -128,5 +136,35 @@ impl Read for Watched<'_> {
             return Err(std::io::Error::other("the command has ended"));
         }
         self.body.read(buffer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::net::TcpListener;
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn a_head_that_does_not_end_is_not_waited_for() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let uri = format!("http://{}/a", server.local_addr().unwrap());
+        std::thread::spawn(move || {
+            let (mut stream, _) = server.accept().unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\nX: ").unwrap();
+            // it ends by itself, so that without a limit the test fails and does not hang
+            for _ in 0..100 {
+                if stream.write_all(b"x").is_err() {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        });
+        let servers = Upstream::waiting(None, Duration::from_millis(500)).unwrap();
+        let began = Instant::now();
+        assert!(matches!(servers.ask(&uri), Said::Fault(_)));
+        assert!(began.elapsed() < Duration::from_secs(3));
     }
 }

@@ -239,7 +239,7 @@ impl Case<'_> {
                 format!("{owner}'s key {}, revoked in policy {version}", signer.key.short());
             return Err(Refusal::new(Code::PolicyKeyRevoked, purpose, "a key that holds", found));
         }
-        let mut machines = self.enrolled_as(policy, &signer.key);
+        let mut machines = self.enrolled().machines(policy, &signer.key);
         if let Some(machine) = machines.next().filter(|_| policy.owner(&signer.key).is_none()) {
             let found = format!("{machine}'s enrolled key {}", signer.key.short());
             let expected = "a key that the policy lists; an enrolled one signs intents, and manifests that name its certificate";

@@ -39,35 +39,36 @@ type Made<'c> = (StatementId, &'c Manifest);
 struct Builder {
     id: StatementId,
     name: String,
-    /// Facts that no two builders share, and those in which they must differ.
-    apart: BTreeMap<String, Option<String>>,
+    /// Facts that no two builders share, whatever the platforms are called: a machine may have several
+    /// of one name.
+    identity: BTreeSet<(String, String)>,
+    /// Facts in which they must differ.
+    differ: BTreeMap<String, Option<String>>,
 }
 
 impl Builder {
     fn of((id, manifest): Made<'_>, machine: &Machine, step: &Step) -> Self {
         let tail = |fact: &str| fact.split_once('.').map_or(fact, |(_, tail)| tail).to_string();
-        let identity =
-            machine.identity().map(|(fact, value)| (tail(fact), Some(value.to_string())));
+        let identity = machine.identity().map(|(fact, value)| (tail(fact), value.to_string()));
         let differ = step.builders_differ.iter();
         let differ =
             differ.map(|fact| (fact.clone(), machine.know(fact).1.map(ToString::to_string)));
-        Self { id, name: named(manifest), apart: identity.chain(differ).collect() }
+        Self { id, name: named(manifest), identity: identity.collect(), differ: differ.collect() }
     }
 
     /// Why the two count as one.
-    fn same(&self, other: &Self, step: &Step) -> Option<String> {
+    fn same(&self, other: &Self) -> Option<String> {
         if self.name == other.name {
             return Some(format!("{} twice", self.name));
         }
-        let shared = self.apart.iter().find(|(fact, value)| {
-            let must = step.builders_differ.contains(*fact);
-            match (value, other.apart.get(*fact)) {
-                (Some(value), Some(Some(other))) => value == other,
-                _ => must,
-            }
+        let known = |fact: &String| other.differ.get(fact).and_then(Option::as_ref);
+        let alike = self.differ.iter().find(|(fact, value)| {
+            known(fact).zip(value.as_ref()).is_none_or(|(other, value)| value == other)
         });
-        shared.map(|(fact, value)| {
-            let value = value.as_ref().map_or_else(|| "unknown".into(), |value| shown(value));
+        let named = self.identity.intersection(&other.identity).next();
+        let named = named.map(|(fact, value)| (fact, Some(value)));
+        named.or(alike.map(|(fact, value)| (fact, value.as_ref()))).map(|(fact, value)| {
+            let value = value.map_or_else(|| "unknown".into(), |value| shown(value));
             format!("{} is like {}: {fact} {value}", other.name, self.name)
         })
     }
@@ -137,14 +138,14 @@ impl<'c> Shared<'_, 'c> {
         let wanted = usize::try_from(self.step.builders.get()).unwrap_or(usize::MAX);
         let (mut chosen, rest) = builders.split_at_checked(1).unwrap_or((&builders, &[]));
         let mut picked: Vec<&Builder> = chosen.iter().collect();
-        if pick(&mut picked, rest, wanted, self.step) {
+        if pick(&mut picked, rest, wanted) {
             return Ok(picked.iter().skip(1).map(|builder| builder.id).collect());
         }
         chosen = &builders;
         let mut found: Vec<String> = Vec::from([format!("only {}", named(this.1))]);
         for (i, builder) in chosen.iter().enumerate() {
             let mut before = chosen.iter().take(i);
-            found.extend(before.find_map(|before| before.same(builder, self.step)));
+            found.extend(before.find_map(|before| before.same(builder)));
         }
         found.extend(unsound.iter().map(|name| format!("{name}, whose manifest does not hold")));
         let differ = if self.step.builders_differ.is_empty() {
@@ -209,20 +210,15 @@ impl<'c> Shared<'_, 'c> {
 }
 
 /// Builders of whom no two are one machine. The lists are short.
-fn pick<'b>(
-    chosen: &mut Vec<&'b Builder>,
-    rest: &'b [Builder],
-    wanted: usize,
-    step: &Step,
-) -> bool {
+fn pick<'b>(chosen: &mut Vec<&'b Builder>, rest: &'b [Builder], wanted: usize) -> bool {
     if chosen.len() >= wanted {
         return true;
     }
     for (i, builder) in rest.iter().enumerate() {
-        if chosen.iter().all(|known| known.same(builder, step).is_none()) {
+        if chosen.iter().all(|known| known.same(builder).is_none()) {
             chosen.push(builder);
             let after = rest.get(i.saturating_add(1)..).unwrap_or_default();
-            if pick(chosen, after, wanted, step) {
+            if pick(chosen, after, wanted) {
                 return true;
             }
             chosen.pop();

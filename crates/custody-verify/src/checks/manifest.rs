@@ -91,7 +91,8 @@ impl<'x> Context<'x> {
     }
 }
 
-/// The key that speaks for the machine: of those that may sign, or else of all that did, the first.
+/// The key that speaks for the machine: of those that may sign and are of the machine that the manifest
+/// names, or else of all that did, the first.
 fn speaker(
     case: &Case<'_>,
     signed: &Signed<&Manifest>,
@@ -99,8 +100,10 @@ fn speaker(
     authority: &Authority<'_>,
 ) -> Result<KeyId, Refusal> {
     let manifest = *signed.unverified();
-    let may =
-        |signer: &_| case.performer(authority.policy, signer, &step.perform, manifest).is_ok();
+    let may = |signer: &_| {
+        let machine = case.performer(authority.policy, signer, &step.perform, manifest);
+        machine.is_ok_and(|machine| worker_uri(&machine) == manifest.builder)
+    };
     let key = signed.signers().iter().map(|signer| (!may(signer), signer.key)).min();
     key.map(|(_, key)| key).ok_or_else(|| {
         Refusal::new(Code::EnvKeyUnknown, "the manifest", "a signature", "none that is known")

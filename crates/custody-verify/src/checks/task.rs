@@ -127,7 +127,11 @@ fn image(task: &Task, step: &Step, case: &Case<'_>) -> Result<(), Refusal> {
         Some(Image::Named { digest, .. }) => allowed.contains(&AllowedImage::Digest(*digest)),
         Some(Image::Input(place)) => {
             let mut makers = task.inputs.iter().filter(|input| input.gives(place)).peekable();
+            let outside = place.as_str().strip_prefix("external/");
+            let is_external =
+                |name| task.externals.iter().any(|it| it.artifact.name.as_str() == name);
             makers.peek().is_some()
+                && !outside.is_some_and(is_external)
                 && makers.all(|input| {
                     let made_by = step_of(case, input.origin);
                     made_by.is_some_and(|step| allowed.contains(&AllowedImage::Step(step.clone())))
