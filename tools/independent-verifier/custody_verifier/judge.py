@@ -469,7 +469,8 @@ class Walk:
             place = image.place or ""
             giving = [one for one in context.task.inputs if _gives(one, place)]
             made = {self.step_of(one) for one in giving}
-            if not made or not made <= set(steps):
+            outside = any(f"external/{one.name}" == place for one in context.task.externals)
+            if not made or not made <= set(steps) or outside:
                 yield Refusal("WORKER_IMAGE_MISMATCH", f"{place}, by {made}")
 
     def task_inputs(self, id: str) -> Iterator[Refusal]:

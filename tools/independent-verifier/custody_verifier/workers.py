@@ -10,7 +10,7 @@ from .attestations import Context, Facts
 from .machines import Demand
 from .policy import Policy
 from .refusal import Refusal
-from .statements import TELLING, Enrolment, Manifest
+from .statements import TELLING, WORKER, Enrolment, Manifest
 
 if TYPE_CHECKING:
     from .judge import Walk
@@ -68,7 +68,11 @@ def proved_at(one: Enrolment, policy: Policy) -> Facts:
         if attestation.platform not in policy.platforms:
             raise Refusal("WORKER_IDENTITY_UNVERIFIED", f"no platform {attestation.platform}")
         context = Context(binding, one.begins, policy.skew)
-        proved |= attestations.verify(attestation, policy.platforms[attestation.platform], context)
+        platform = policy.platforms[attestation.platform]
+        facts = attestations.verify(attestation, platform, context)
+        if not platform.binds and not telling(facts):
+            raise Refusal("WORKER_IDENTITY_UNVERIFIED", f"{attestation.platform} names no machine")
+        proved |= facts
     return proved
 
 
@@ -124,7 +128,8 @@ def speaking(walk: Walk, id: str, policy: Policy, perform: Iterable[str]) -> str
     all_known = sorted(signed.key.id for signed in walk.evidence.documents[id].signed[0])
     if manifest.enrolment is not None and manifest.enrolment in walk.evidence.documents:
         return walk.evidence.get(manifest.enrolment, Enrolment).key.id
-    may = [key for key in all_known if key in policy.keys and policy.keys[key].owner in perform]
+    listed = [key for key in all_known if key in policy.keys and policy.keys[key].owner in perform]
+    may = [key for key in listed if manifest.builder == WORKER + policy.keys[key].owner]
     return next(iter(may or all_known), None)
 
 
