@@ -32,7 +32,17 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("custody-tidy", &["custody-core", "custody-verify"]),
-    ("custody-vectors", &["custody-core", "custody-store", "custody-verify", "custody-world"]),
+    (
+        "custody-vectors",
+        &[
+            "custody-core",
+            "custody-machine",
+            "custody-platforms",
+            "custody-store",
+            "custody-verify",
+            "custody-world",
+        ],
+    ),
     (
         "custody-benches",
         &["custody-core", "custody-run", "custody-store", "custody-verify", "custody-world"],

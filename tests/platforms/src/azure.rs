@@ -10,11 +10,16 @@ const SERVER: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x01];
 
 /// Somebody whom the authority lets sign attested data of one region.
 pub fn signer(authority: &Signer) -> Signer {
-    authority.issue(&Certified {
+    authority.issue(&certified())
+}
+
+/// What the certificate of such a signer says.
+pub fn certified() -> Certified {
+    Certified {
         names: vec!["westeurope.metadata.azure.com".to_owned()],
         purposes: vec![SERVER.to_vec()],
         ..Certified::new("westeurope.metadata.azure.com", false)
-    })
+    }
 }
 
 /// What is signed, good for six hours.

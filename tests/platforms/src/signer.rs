@@ -58,7 +58,15 @@ impl Certified {
 impl Signer {
     /// Somebody whose certificate is signed by nobody else.
     pub fn own(certified: &Certified) -> Self {
-        let key = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        Self::own_with(RsaKeyPair::generate(KeySize::Rsa2048).unwrap(), certified)
+    }
+
+    /// The same with a key that is always the same, in PKCS #8.
+    pub fn fixed(pkcs8: &[u8], certified: &Certified) -> Self {
+        Self::own_with(RsaKeyPair::from_pkcs8(pkcs8).unwrap(), certified)
+    }
+
+    fn own_with(key: RsaKeyPair, certified: &Certified) -> Self {
         let certificate = certificate(certified, &spki(&key), &certified.name, &key);
         Self { key, name: certified.name.clone(), certificate }
     }
@@ -70,7 +78,15 @@ impl Signer {
 
     /// Somebody with a new key and a certificate by this one.
     pub fn issue(&self, certified: &Certified) -> Self {
-        let key = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        self.issue_with(RsaKeyPair::generate(KeySize::Rsa2048).unwrap(), certified)
+    }
+
+    /// The same with a key that is always the same, in PKCS #8.
+    pub fn issue_fixed(&self, pkcs8: &[u8], certified: &Certified) -> Self {
+        self.issue_with(RsaKeyPair::from_pkcs8(pkcs8).unwrap(), certified)
+    }
+
+    fn issue_with(&self, key: RsaKeyPair, certified: &Certified) -> Self {
         let certificate = certificate(certified, &spki(&key), &self.name, &self.key);
         Self { key, name: certified.name.clone(), certificate }
     }

@@ -15,7 +15,12 @@ pub struct Issuer {
 
 impl Issuer {
     pub fn new(url: &str) -> Self {
-        Self { url: url.to_owned(), signer: Signer::authority("issuer of tokens") }
+        Self::of(url, Signer::authority("issuer of tokens"))
+    }
+
+    /// An issuer with this key.
+    pub fn of(url: &str, signer: Signer) -> Self {
+        Self { url: url.to_owned(), signer }
     }
 
     /// The id of its key.

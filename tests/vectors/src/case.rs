@@ -6,7 +6,10 @@ use custody_core::Code;
 use custody_core::digest::Sha256;
 use custody_core::envelope::{Envelope, StatementId};
 use custody_core::json::{Value, text_list};
+use custody_core::key::KeyId;
+use custody_core::statement::{Attestation, Label};
 use custody_core::time::Time;
+use custody_machine::Facts;
 use custody_verify::{Expectation, Floor, Question, Subject};
 
 use crate::keys::Random;
@@ -23,6 +26,7 @@ pub(crate) enum What {
     /// The bytes, and what stands in them.
     Bundle(Vec<u8>, Vec<StatementId>),
     Chain(Chain),
+    Attested(Attested),
 }
 
 /// An envelope, and who must have signed it.
@@ -41,6 +45,20 @@ pub(crate) struct Who {
     pub(crate) name: &'static str,
     pub(crate) is_person: bool,
     pub(crate) keys: Vec<(String, bool)>,
+}
+
+/// What a platform signed, and what it is held against.
+#[derive(Clone)]
+pub(crate) struct Attested {
+    /// The text of a policy that knows the platform.
+    pub(crate) policy: String,
+    pub(crate) attestation: Attestation,
+    pub(crate) purpose: Sha256,
+    pub(crate) key: KeyId,
+    pub(crate) now: Time,
+    /// What it proves, if it does.
+    pub(crate) facts: Facts,
+    pub(crate) bound: bool,
 }
 
 /// Policies, and the version that decides in the end.
@@ -126,6 +144,11 @@ impl Group<'_> {
                 ids.sort_unstable();
                 members.with("statements", Some(text_list(ids)))
             }
+            What::Attested(attested) => {
+                let facts = attested.facts.iter();
+                let facts = named(facts.map(|(name, value)| (name.clone(), Value::text(value))));
+                members.with("facts", Some(facts)).with("bound", Some(Value::Bool(attested.bound)))
+            }
             What::Envelope(_) | What::Policy(_) | What::Chain(_) => members,
         };
         self.write(name, &members);
@@ -171,6 +194,7 @@ impl Group<'_> {
             What::Policies(_) => "policies",
             What::Bundle(..) => "bundle",
             What::Chain(_) => "chain",
+            What::Attested(_) => "attestation",
         };
         let members = Value::object([
             ("kind", Value::text(kind)),
@@ -205,8 +229,26 @@ impl Group<'_> {
                     .with("question", Some(question(&chain.question)))
                     .with("floor", chain.floor.map(floor))
             }
+            What::Attested(attested) => {
+                let parts = attested.attestation.parts.iter();
+                let part =
+                    |(name, bytes): &(Label, Vec<u8>)| (name.to_string(), self.set.file(bytes));
+                let parts = named(parts.map(part));
+                members
+                    .with("policy", Some(self.set.file(attested.policy.as_bytes())))
+                    .with("platform", Some(Value::text(&attested.attestation.platform)))
+                    .with("parts", Some(parts))
+                    .with("purpose", Some(Value::text(attested.purpose)))
+                    .with("key", Some(Value::text(attested.key)))
+                    .with("now", Some(Value::text(attested.now)))
+            }
         }
     }
+}
+
+/// An object of members whose names are not known here.
+pub(crate) fn named(members: impl Iterator<Item = (String, Value<'static>)>) -> Value<'static> {
+    Value::Object(members.map(|(name, value)| (name.into(), value)).collect())
 }
 
 fn who(who: &Who) -> Value<'static> {

@@ -1,11 +1,14 @@
 //! The cases, by group, and the questions that several of them ask.
 
 mod artifact;
+mod attestation;
 mod bundle;
 mod chain;
 mod envelope;
 mod gate;
+mod given;
 mod json;
+mod machine;
 mod people;
 mod policies;
 mod policy;
@@ -30,6 +33,9 @@ pub(crate) fn add(set: &mut Set) {
     policy::add(set);
     policies::add(set);
     bundle::add(set);
+    attestation::add(set);
+    machine::add(set);
+    given::add(set);
 }
 
 /// What the published partial update's chain consists of: nothing that it does not need.

@@ -6,14 +6,17 @@ use std::num::NonZeroU32;
 use custody_core::digest::Digests;
 use custody_core::envelope::{Envelope, Payload, PolicyText, Signer, StatementId};
 use custody_core::json::{self, Object, Value};
-use custody_core::statement::{Label, Statement};
+use custody_core::statement::{Attestation, Label, Statement, binding};
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
+use custody_machine::Context;
 use custody_store::bundle;
 use custody_verify::{
     Evidence, Expectation, Floor, Policy, PolicyChain, Question, Subject, verify,
 };
 use custody_world::Key;
+
+use crate::case::named;
 
 /// What came of a case.
 #[derive(Debug)]
@@ -53,6 +56,7 @@ fn read(case: &[u8], file: &dyn Fn(&str) -> Vec<u8>) -> Result<Judged, Refusal> 
         "policies" => policies(&mut case, file)?.map_err(only),
         "bundle" => bundle(&file(&case.text("input")?), &mut case).map_err(only),
         "chain" => chain(&mut case, file)?,
+        "attestation" => attestation(&mut case, file)?.map_err(only),
         other => panic!("kind {other}"),
     };
     case.finish()?;
@@ -227,6 +231,31 @@ fn bundle(input: &[u8], case: &mut Object<'_>) -> Result<(), Refusal> {
     let found = Value::list(read.iter().map(|envelope| Value::text(envelope.id())));
     says(statements, &found, "statements");
     Ok(())
+}
+
+fn attestation(case: &mut Object<'_>, file: Files<'_>) -> Result<Result<(), Refusal>, Refusal> {
+    let policy = PolicyText::parse(&file(&case.text("policy")?))?;
+    let policy = Policy::parse(&policy.0).unwrap();
+    let name: Label = case.parsed("platform")?;
+    let parts = case.map("parts")?;
+    let parts = parts.into_iter().map(|(name, bytes)| (name.parse().unwrap(), file(&bytes)));
+    let attestation = Attestation { platform: name, parts: parts.collect() };
+    let context = Context {
+        binding: binding(&case.parsed("purpose")?, &case.parsed("key")?),
+        at: case.parsed("now")?,
+        skew: policy.clock_skew,
+    };
+    let (facts, bound) = (case.optional("facts"), case.optional("bound"));
+    let Some(platform) = policy.platforms.get(&attestation.platform) else {
+        let at = attestation.platform.to_string();
+        return Ok(Err(Refusal::new(Code::WorkerIdentityUnverified, at, "a platform", "none")));
+    };
+    Ok(custody_machine::verify(&attestation, platform, &context).map(|proof| {
+        let proven = proof.facts.iter();
+        let proven = named(proven.map(|(name, value)| (name.clone(), Value::text(value.clone()))));
+        says(facts, &proven, "facts");
+        says(bound, &Value::Bool(proof.bound), "bound");
+    }))
 }
 
 fn chain(case: &mut Object<'_>, file: Files<'_>) -> Result<Result<(), Vec<Code>>, Refusal> {

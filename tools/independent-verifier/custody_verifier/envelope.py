@@ -47,14 +47,20 @@ class Envelope:
     def id(self) -> str:
         return hashlib.sha256(self.pae).hexdigest()
 
-    def signed(self, known: dict[str, keys.Key]) -> tuple[list[Signed], list[Refusal]]:
-        """Which known keys signed, and why the other signatures do not count."""
+    def signed(
+        self, known: dict[str, keys.Key], enrolled: dict[str, keys.Key] = {}
+    ) -> tuple[list[Signed], list[Refusal]]:
+        """Which known keys signed, and why the other signatures do not count.
+
+        Keys that only enrolments name are looked at where a signature names them.
+        """
         fitting: list[Signed] = []
         problems: list[Refusal] = []
         message = self.pae
         for signature in self.signatures:
             try:
-                fitting.append(_fitting(signature, message, known))
+                named = {id: key for id, key in enrolled.items() if id == signature.keyid and id not in known}
+                fitting.append(_fitting(signature, message, known | named))
             except Refusal as refusal:
                 problems.append(refusal)
         return fitting, problems
@@ -77,7 +83,7 @@ def _fitting(signature: Signature, message: bytes, known: dict[str, keys.Key]) -
     raise Refusal("ENV_SIGNATURE_INVALID" if named else "ENV_KEY_UNKNOWN", signature.keyid[:80])
 
 
-def _base64(text: str, place: str) -> bytes:
+def base64_text(text: str, place: str) -> bytes:
     """Rule 4: one alphabet or the other, padded, and no loose bits."""
     if len(text) % 4 == 0 and (_BASE64.match(text) or _BASE64URL.match(text)):
         standard = text.replace("-", "+").replace("_", "/")
@@ -90,7 +96,7 @@ def _base64(text: str, place: str) -> bytes:
 def read(data: bytes) -> Envelope:
     whole = Object.of(parse(data, longest=MAX_DOCUMENT), "envelope", any_text=True)
     payload_type = whole.text("payloadType")
-    payload = _base64(whole.text("payload"), "payload")
+    payload = base64_text(whole.text("payload"), "payload")
     if not whole.has("signatures"):
         raise Refusal("ENV_NO_SIGNATURE")
     entries = whole.objects("signatures")
@@ -103,5 +109,5 @@ def read(data: bytes) -> Envelope:
         keyid = entry.text("keyid") if entry.has("keyid") else ""
         if len(keyid.encode()) > MAX_KEYID:
             raise Refusal("PARSE_SIZE_EXCEEDED", "keyid")
-        signatures.append(Signature(keyid, _base64(entry.text("sig"), "sig")))
+        signatures.append(Signature(keyid, base64_text(entry.text("sig"), "sig")))
     return Envelope(payload_type, payload, tuple(signatures))

@@ -7,7 +7,7 @@ from typing import Iterable, TypeVar
 from . import keys
 from .envelope import OF_STATEMENT, Envelope, Signed, read as read_envelope
 from .refusal import Refusal
-from .statements import Statement, read as read_statement
+from .statements import Manifest, Statement, read as read_statement
 
 MAX_BUNDLE = 4 << 30
 MAX_LINES = 1_000_000
@@ -44,10 +44,14 @@ class Document:
 
     envelope: Envelope
     known: dict[str, keys.Key]
+    # keys that only enrolments name
+    enrolled: dict[str, keys.Key] = field(default_factory=dict)
+    # ids of everything that is there
+    present: set[str] = field(default_factory=set)
 
     @cached_property
     def signed(self) -> tuple[list[Signed], list[Refusal]]:
-        return self.envelope.signed(self.known)
+        return self.envelope.signed(self.known, self.enrolled)
 
     @cached_property
     def opened(self) -> Statement | Refusal:
@@ -56,11 +60,23 @@ class Document:
             return Refusal("ENV_PAYLOAD_TYPE", self.envelope.payload_type[:80])
         fitting, problems = self.signed
         if not fitting:
-            return problems[0]
+            return self.without_certificate() or problems[0]
         try:
             return read_statement(self.envelope.payload)[0]
         except Refusal as refusal:
             return refusal
+
+
+    def without_certificate(self) -> Refusal | None:
+        """A manifest by an unknown key may name a certificate that is not there."""
+        try:
+            found = read_statement(self.envelope.payload)[0]
+        except Refusal:
+            return None
+        if isinstance(found, Manifest) and found.enrolment is not None and found.enrolment not in self.present:
+            if all(one.code == "ENV_KEY_UNKNOWN" for one in self.signed[1]):
+                return Refusal("CHAIN_LINK_MISSING", f"certificate {found.enrolment}")
+        return None
 
 
 @dataclass

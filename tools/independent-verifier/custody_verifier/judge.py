@@ -5,9 +5,10 @@ from hashlib import sha256
 from functools import cached_property
 from typing import Callable, Generator, Iterable, Iterator
 
-from . import names
+from . import names, sources, workers
 from .evidence import Evidence
-from .policy import Phase, Policy, Product, Step, plain_uri
+from .envelope import Signed
+from .policy import Enrolled, Phase, Policy, Product, Step, plain_uri
 from .refusal import Refusal
 from .statements import (
     GATE,
@@ -15,6 +16,7 @@ from .statements import (
     Artifact,
     Authorization,
     Digests,
+    Enrolment,
     Intent,
     Manifest,
     Release,
@@ -30,6 +32,7 @@ from .trust import Chain
 MAX_STATEMENTS = 1_000_000
 MAX_MANIFESTS = 100_000
 MAX_CANDIDATES = 32
+MAX_TWINS = 16
 
 
 # files by the manifest that made them, or none, and name
@@ -77,12 +80,36 @@ class Walk:
     now: int
     at_gate: Release | None = None
     findings: list[Finding] = field(default_factory=list)
+    # manifests by whether they hold by themselves
+    sound: dict[str, bool] = field(default_factory=dict)
 
     # what is there, found once
 
     @cached_property
     def revoked(self) -> set[str]:
         return self.chain.revoked
+
+    @cached_property
+    def enrolled(self) -> set[str]:
+        """Keys that only enrolments name."""
+        return {one.key.id for one in self.evidence.all(Enrolment).values()} - self.chain.known.keys()
+
+    def performers(
+        self, id: str, policy: Policy, perform: Iterable[str], named: bool = False
+    ) -> tuple[set[str], list[Refusal]]:
+        """The machines of `perform` that signed a manifest; only in their own names, if it is asked."""
+        manifest = self.evidence.get(id, Manifest)
+        if manifest.enrolment is None:
+            right: Named = lambda owner, _: not named or manifest.builder == WORKER + owner
+            return self.signers(id, policy, perform, manifest.finished, right)
+        try:
+            problems = list(workers.enrolled(self, id, manifest, policy, perform))
+            machine = self.evidence.get(manifest.enrolment, Enrolment).machine
+        except Refusal as refusal:
+            return set(), [refusal]
+        if named and manifest.builder != WORKER + machine:
+            problems.append(Refusal("POLICY_KEY_PURPOSE", f"signed by {machine} in another name"))
+        return (set(), problems) if problems else ({machine}, [])
 
     @cached_property
     def manifests(self) -> dict[str, list[str]]:
@@ -114,24 +141,31 @@ class Walk:
         problems = list(problems)
         for signed in fitting:
             try:
-                if signed.key.id in self.revoked:
-                    raise Refusal("POLICY_KEY_REVOKED", signed.key.id)
-                if signed.key.id not in policy.keys:
-                    raise Refusal("ENV_KEY_UNKNOWN", signed.key.id)
-                one = policy.keys[signed.key.id]
-                if one.owner not in allowed:
-                    raise Refusal("POLICY_KEY_PURPOSE", f"signed by {one.owner}")
-                one.check(signed, policy.origins)
-                if one.begins is not None and when < one.begins:
-                    raise Refusal("POLICY_KEY_NOT_YET_VALID", one.owner)
-                if one.ends is not None and when >= one.ends:
-                    raise Refusal("POLICY_KEY_EXPIRED", one.owner)
+                one = self.counting(signed, policy, allowed, when)
                 if not named(one.owner, signed.key.id):
                     raise Refusal("POLICY_KEY_PURPOSE", f"signed by {one.owner} in another name")
                 owners.add(one.owner)
             except Refusal as refusal:
                 problems.append(refusal)
         return owners, problems
+
+    def counting(self, signed: Signed, policy: Policy, allowed: Iterable[str], when: int) -> Enrolled:
+        """The entry of the key, if what it signed counts."""
+        if signed.key.id in self.revoked:
+            raise Refusal("POLICY_KEY_REVOKED", signed.key.id)
+        if signed.key.id in self.enrolled:
+            raise Refusal("POLICY_KEY_PURPOSE", "an enrolled key signs what names its certificate")
+        if signed.key.id not in policy.keys:
+            raise Refusal("ENV_KEY_UNKNOWN", signed.key.id)
+        one = policy.keys[signed.key.id]
+        if one.owner not in allowed:
+            raise Refusal("POLICY_KEY_PURPOSE", f"signed by {one.owner}")
+        one.check(signed, policy.origins)
+        if one.begins is not None and when < one.begins:
+            raise Refusal("POLICY_KEY_NOT_YET_VALID", one.owner)
+        if one.ends is not None and when >= one.ends:
+            raise Refusal("POLICY_KEY_EXPIRED", one.owner)
+        return one
 
     def signed(self, id: str, policy: Policy, allowed: Iterable[str], when: int) -> Iterator[Refusal]:
         yield from _unless_signed(self.signers(id, policy, allowed, when))
@@ -167,12 +201,21 @@ class Walk:
             context = self.context(self.evidence.get(manifest.task, Task))
         except Refusal:
             return False
-        return bool(self.signers(id, context.policy, context.step.perform, manifest.finished)[0])
+        return bool(self.performers(id, context.policy, context.step.perform)[0])
 
     def once_performed(self, id: str, step: str, when: int) -> bool:
         """Whether a machine signed that some policy of the chain lets perform the step."""
+        document = self.evidence.documents[id]
+        machines = {
+            one.machine
+            for enrolment, one in self.evidence.all(Enrolment).items()
+            if any(signed.key.id == one.key.id for signed in document.signed[0])
+            and workers.enrolled_once(self, enrolment, one)
+        }
         for policy in self.chain.policies:
             for product in policy.products.values():
+                if step in product.steps and machines.intersection(product.steps[step].perform):
+                    return True
                 if step in product.steps and self.signers(id, policy, product.steps[step].perform, when)[0]:
                     return True
         return False
@@ -350,7 +393,7 @@ class Walk:
             if one.task == task:
                 return True
             decision = self.decision(one.task)
-            behind = [*one.manifests, decision] if decision else one.manifests
+            behind = [*one.given.manifests, decision] if decision else one.given.manifests
             left.extend(id for id in behind if id not in seen)
             seen.update(behind)
         return False
@@ -388,6 +431,47 @@ class Walk:
         for external in task.externals:
             if not _allowed(external.uri or "", step.externals):
                 yield Refusal("CHAIN_INPUT_UNACCOUNTED", external.uri or "")
+        yield from self.task_downloads(context)
+        yield from self.task_image(context)
+
+    def step_of(self, one: TaskInput) -> str:
+        if one.task is not None:
+            return self.evidence.get(one.task, Task).step
+        return self.evidence.get(one.manifest or "", Manifest).step
+
+    def task_downloads(self, context: Context) -> Iterator[Refusal]:
+        task, step = context.task, context.step
+        if task.downloads is None:
+            return
+        if task.network:
+            yield Refusal("STMT_PARAMETER_UNEXPECTED", "network beside downloads")
+        for uri in task.downloads.starts:
+            if not _allowed(uri, step.downloads):
+                yield Refusal("CHAIN_INPUT_UNACCOUNTED", uri)
+        if task.downloads.pinned is None and not step.record_downloads:
+            yield Refusal("CHAIN_INPUT_UNACCOUNTED", "downloads without pins")
+        pinned = [pin.uri or "" for pin in task.downloads.pinned or []]
+        for uri in pinned:
+            if not task.downloads.covers(uri):
+                yield Refusal("CHAIN_INPUT_UNACCOUNTED", uri)
+        if len(set(pinned)) < len(pinned):
+            yield Refusal("STMT_SUBJECT_DUPLICATE", "a URI pinned twice")
+
+    def task_image(self, context: Context) -> Iterator[Refusal]:
+        image, (digests, steps) = context.task.image, context.step.images
+        if image is None:
+            if digests or steps:
+                yield Refusal("WORKER_IMAGE_MISMATCH", "no image")
+        elif image.digest is not None:
+            if image.digest not in digests:
+                yield Refusal("WORKER_IMAGE_MISMATCH", image.digest)
+        else:
+            place = image.place or ""
+            giving = [one for one in context.task.inputs if _gives(one, place)]
+            made = {self.step_of(one) for one in giving}
+            outside = any(f"external/{one.name}" == place for one in context.task.externals)
+            if not made or not made <= set(steps) or outside:
+                yield Refusal("WORKER_IMAGE_MISMATCH", f"{place}, by {made}")
 
     def task_inputs(self, id: str) -> Iterator[Refusal]:
         context = self.context(self.evidence.get(id, Task))
@@ -438,25 +522,25 @@ class Walk:
 
     # rules of a manifest
 
-    def walk_manifest(self, id: str) -> None:
+    def walk_manifest(self, id: str, single: bool = True) -> None:
         place = f"manifest {id[:12]}"
         self.check("manifest.signature", place, self.manifest_signature(id))
         self.check("manifest.task", place, self.manifest_task(id))
         self.check("manifest.outputs", place, self.manifest_outputs(id))
         self.check("manifest.inputs", place, self.manifest_inputs(id))
         self.check("manifest.source", place, self.manifest_source(id))
+        self.check("manifest.environment", place, workers.environment(self, id))
         self.check("manifest.time", place, self.manifest_time(id))
-        self.check("manifest.single", place, self.manifest_single(id))
+        if single:
+            self.check("manifest.single", place, self.manifest_single(id))
 
     def both(self, id: str) -> tuple[Manifest, Context]:
         manifest = self.evidence.get(id, Manifest)
         return manifest, self.context(self.evidence.get(manifest.task, Task))
 
     def manifest_signature(self, id: str) -> Iterator[Refusal]:
-        manifest, context = self.both(id)
-        perform, when = context.step.perform, manifest.finished
-        found = self.signers(id, context.policy, perform, when, lambda owner, _: manifest.builder == WORKER + owner)
-        yield from _unless_signed(found)
+        _, context = self.both(id)
+        yield from _unless_signed(self.performers(id, context.policy, context.step.perform, named=True))
 
     def manifest_task(self, id: str) -> Iterator[Refusal]:
         manifest = self.evidence.get(id, Manifest)
@@ -472,6 +556,31 @@ class Walk:
             yield Refusal("CHAIN_TASK_MISMATCH", f"destination {manifest.destination}")
         if manifest.creator != task.creator:
             yield Refusal("CHAIN_TASK_MISMATCH", f"creator {manifest.creator}")
+        yield from self.used_image(manifest, task)
+
+    def used_image(self, manifest: Manifest, task: Task) -> Iterator[Refusal]:
+        used, wanted = manifest.given.image, task.image
+        if used is None or wanted is None:
+            if used is not None or wanted is not None:
+                yield Refusal("WORKER_IMAGE_MISMATCH", "an image that was not asked for, or none")
+            return
+        if wanted.digest is None:
+            if used.name != wanted.place or not self.archive(manifest, task, used.name):
+                yield Refusal("WORKER_IMAGE_MISMATCH", used.name)
+            return
+        allowed = self.context(task).step.images[0]
+        if not used.is_it(wanted.digest) or not any(used.is_it(digest) for digest in allowed):
+            yield Refusal("WORKER_IMAGE_MISMATCH", used.id)
+
+    def archive(self, manifest: Manifest, task: Task, place: str) -> bool:
+        """Whether an archive at this place is among the files that were used."""
+        files = {(one.manifest, one.artifact.name) for one in manifest.given.used}
+        giving = [one for one in task.inputs if _gives(one, place)]
+        return any(
+            (upstream, place[len(one.directory) + 1 :]) in files
+            for one in giving
+            for upstream in self.upstream(one, manifest)
+        )
 
     def manifest_outputs(self, id: str) -> Iterator[Refusal]:
         manifest, context = self.both(id)
@@ -487,7 +596,7 @@ class Walk:
         if task.destination is None:
             return
         put = {made.name: made for made in manifest.subjects}
-        given = {names.last(used.artifact.name): used.artifact for used in manifest.used}
+        given = {names.last(used.artifact.name): used.artifact for used in manifest.given.used}
         for name in given.keys() - put.keys():
             yield Refusal("ART_MISSING", name)
         for name, made in put.items():
@@ -497,11 +606,13 @@ class Walk:
     def manifest_inputs(self, id: str) -> Iterator[Refusal]:
         manifest, context = self.both(id)
         used: Files = {}
-        for one in manifest.used:
+        for one in manifest.given.used:
+            if one.download:
+                continue
             if (one.manifest, one.artifact.name) in used:
                 yield Refusal("STMT_SUBJECT_DUPLICATE", one.artifact.name)
             used[one.manifest, one.artifact.name] = one.artifact
-        if sorted(manifest.manifests) != sorted({one.manifest for one in manifest.used if one.manifest}):
+        if sorted(manifest.given.manifests) != sorted({one.manifest for one in manifest.given.used if one.manifest}):
             yield Refusal("CHAIN_INPUT_UNACCOUNTED", "manifests that are named and used differ")
         asked: Files = {}
         for entry in context.task.inputs:
@@ -521,12 +632,122 @@ class Walk:
                 yield Refusal("ART_DIGEST_MISMATCH", key[1])
             elif artifact.uri != asked[key].uri:
                 yield Refusal("CHAIN_INPUT_UNACCOUNTED", artifact.uri or "")
+        yield from self.downloaded(manifest, context.task)
+        yield from self.agreeing(manifest)
+
+    def downloaded(self, manifest: Manifest, task: Task) -> Iterator[Refusal]:
+        files = [one.artifact for one in manifest.given.used if one.download]
+        uris = [file.uri or "" for file in files]
+        if len(set(uris)) < len(uris):
+            yield Refusal("STMT_SUBJECT_DUPLICATE", "one URI twice")
+        pins = {pin.uri: pin for pin in (task.downloads.pinned if task.downloads else None) or []}
+        for file in files:
+            pinned = task.downloads is not None and task.downloads.pinned is not None
+            if task.downloads is None or not task.downloads.covers(file.uri or "") or (pinned and file.uri not in pins):
+                yield Refusal("CHAIN_INPUT_UNACCOUNTED", file.uri or "")
+            elif pinned and not file.same(pins[file.uri]):
+                yield Refusal("ART_DIGEST_MISMATCH", file.uri or "")
+
+    # several builders
+
+    def builders(self, task: str) -> int:
+        """How many machines must agree on the result of a task."""
+        try:
+            return self.context(self.evidence.get(task, Task)).step.builders
+        except Refusal:
+            return 1
+
+    def agreeing(self, manifest: Manifest) -> Iterator[Refusal]:
+        """That beside each manifest of a step with several builders stand enough that agree with it."""
+        left = list(manifest.given.agreeing)
+        named = manifest.given.manifests + left
+        if len(set(named)) < len(named):
+            yield Refusal("CHAIN_INPUT_UNACCOUNTED", "a manifest is named twice")
+        for id in manifest.given.manifests:
+            one = self.evidence.get(id, Manifest)
+            needed = self.builders(one.task)
+            if needed == 1:
+                continue
+            beside = []
+            for other_id in manifest.given.agreeing:
+                other = self.evidence.get(other_id, Manifest)
+                if other.task == one.task:
+                    if other_id in left:
+                        left.remove(other_id)
+                    if _files(other) == _files(one):
+                        beside.append(other.builder)
+                    else:
+                        yield Refusal("CHAIN_THRESHOLD_DISAGREE", f"{other_id[:12]} made something else")
+            if len({one.builder, *beside}) < needed:
+                yield Refusal("CHAIN_THRESHOLD_DISAGREE", f"{len(beside)} beside {id[:12]}")
+        for id in left:
+            yield Refusal("CHAIN_INPUT_UNACCOUNTED", f"{id[:12]} agrees with nothing that was used")
+
+    def standing(self, task: str) -> list[str]:
+        """The manifests of a task by machines that may perform it, without those that were set aside."""
+        found = [id for id in self.manifests.get(task, []) if self.performed(id)]
+        words = {one.manifest for one in self.resolutions(task) if one.manifest}
+        named = [id for id in found if {id} == words]
+        if named:
+            files = _files(self.evidence.get(named[0], Manifest))
+            found = [id for id in found if _files(self.evidence.get(id, Manifest)) == files]
+        return found
+
+    def by_itself(self, id: str) -> bool:
+        """Whether the rules 19 to 25 hold for a manifest."""
+        if id not in self.sound:
+            scratch = Walk(self.evidence, self.chain, self.now, self.at_gate)
+            scratch.walk_manifest(id, single=False)
+            self.sound[id] = not scratch.findings
+        return self.sound[id]
+
+    def together(self, id: str, others: list[str], needed: int) -> list[str] | None:
+        """So many manifests with this one, of machines that all differ; none if there are not."""
+
+        def more(chosen: list[str], left: list[str]) -> list[str] | None:
+            if len(chosen) == needed:
+                return chosen
+            for at, one in enumerate(left):
+                if all(self.differ(one, other) for other in chosen):
+                    found = more([*chosen, one], left[at + 1 :])
+                    if found is not None:
+                        return found
+            return None
+
+        return more([id], [other for other in others if other != id and self.by_itself(other)][:MAX_TWINS])
+
+    def differ(self, one: str, other: str) -> bool:
+        """Whether two manifests are of two machines."""
+        (first, context), (second, _) = self.both(one), self.both(other)
+        sides = []
+        for id in (one, other):
+            key = workers.speaking(self, id, context.policy, context.step.perform)
+            sides.append(workers.known(self, id, context.policy, key))
+        told = [
+            {(workers.name_of(fact), value) for fact, value in workers.telling(side.verified).items()} for side in sides
+        ]
+        known, there = sides[0].all, sides[1].all
+        apart = all(
+            fact in known and fact in there and known[fact] != there[fact] for fact in context.step.builders_differ
+        )
+        return first.builder != second.builder and not told[0] & told[1] and apart
+
+    def of_several(self, id: str, needed: int) -> tuple[list[str], list[Refusal]]:
+        """Those that agree with a manifest, and why there are not enough."""
+        standing = self.standing(self.evidence.get(id, Manifest).task)
+        made = {id: _files(self.evidence.get(id, Manifest)) for id in {*standing, id}}
+        if len({repr(files) for files in made.values()}) > 1:
+            return [], [Refusal("CHAIN_THRESHOLD_DISAGREE", "they made different files")]
+        chosen = self.together(id, standing, needed)
+        if chosen is None:
+            return [], [Refusal("CHAIN_THRESHOLD_DISAGREE", f"less than {needed} machines")]
+        return chosen, []
 
     def upstream(self, one: TaskInput, manifest: Manifest) -> list[str]:
         """The manifests that an input was taken from: the one named, or the used one of the task named."""
         if one.manifest is not None:
             return [one.manifest]
-        return [id for id in manifest.manifests if self.evidence.get(id, Manifest).task == one.task]
+        return [id for id in manifest.given.manifests if self.evidence.get(id, Manifest).task == one.task]
 
     def selected(self, one: TaskInput, upstream: str, context: Context) -> Generator[Refusal, None, Files]:
         """The files of a manifest that an input selects, as they must have been used."""
@@ -549,14 +770,13 @@ class Walk:
         return found
 
     def manifest_source(self, id: str) -> Iterator[Refusal]:
-        manifest, context = self.both(id)
-        if manifest.source != context.task.source:
-            yield Refusal("CHAIN_SOURCE_MISMATCH", f"{manifest.source}")
+        yield from sources.check(self, id)
 
     def manifest_time(self, id: str) -> Iterator[Refusal]:
         manifest, context = self.both(id)
         task, skew = context.task, context.policy.skew
-        begun = [self.evidence.get(one, Manifest).finished for one in manifest.manifests]
+        named = manifest.given.manifests + manifest.given.agreeing
+        begun = [self.evidence.get(one, Manifest).finished for one in named]
         if (
             manifest.started < max([task.created, *begun]) - skew
             or manifest.finished < manifest.started
@@ -567,7 +787,11 @@ class Walk:
             yield Refusal("CHAIN_STALE", "started too late")
 
     def manifest_single(self, id: str) -> Iterator[Refusal]:
-        results = self.results(self.evidence.get(id, Manifest).task)
+        task = self.evidence.get(id, Manifest).task
+        if self.builders(task) > 1:
+            yield from self.of_several(id, self.builders(task))[1]
+            return
+        results = self.results(task)
         if any(one != id for one in results):
             yield Refusal("CHAIN_FORKED", " ".join(one[:12] for one in results))
 
@@ -592,9 +816,13 @@ class Walk:
                 if decision and decision not in seen:
                     seen.add(decision)
                     left.append(decision)
+            needed = self.builders(manifest.task)
+            twins = [one for one in self.of_several(id, needed)[0] if one not in seen] if needed > 1 else []
+            seen.update(twins)
+            left.extend(twins)
             if deep and id not in vouched:
-                left.extend(one for one in manifest.manifests if one not in seen)
-                seen.update(manifest.manifests)
+                left.extend(one for one in manifest.given.manifests if one not in seen)
+                seen.update(manifest.given.manifests)
 
         self.check("manifest.single", "chain", self.planned_twice(seen))
 
@@ -663,6 +891,16 @@ def _unless_signed(found: tuple[set[str], list[Refusal]]) -> Iterator[Refusal]:
     owners, problems = found
     if not owners:
         yield from problems
+
+
+def _files(manifest: Manifest) -> list[Artifact]:
+    return sorted(manifest.subjects, key=lambda one: one.name)
+
+
+def _gives(one: TaskInput, place: str) -> bool:
+    """Whether an input may put something at this place."""
+    start = one.directory + "/"
+    return place.startswith(start) and names.fits(place[len(start) :], one.patterns)
 
 
 def _approved(file: Artifact, approved: list[Artifact]) -> Iterator[Refusal]:

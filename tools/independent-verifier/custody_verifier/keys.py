@@ -48,7 +48,8 @@ def sound_point(encoded: bytes) -> bool:
     return y != 1  # eight times it is not nothing
 
 
-def _key(public: object, application: bytes | None = None) -> Key:
+def of(public: object, application: bytes | None = None, least: int = 2048) -> Key:
+    """A key that is allowed; RSA has so many bits at least."""
     if isinstance(public, ed25519.Ed25519PublicKey):
         ssh_type = "ssh-ed25519" if application is None else SK_ED25519
         raw = public.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
@@ -56,7 +57,7 @@ def _key(public: object, application: bytes | None = None) -> Key:
             raise Refusal("POLICY_KEY_WEAK", "a point of small order or not in canonical form")
     elif isinstance(public, ec.EllipticCurvePublicKey) and public.curve.name in ("secp256r1", "secp384r1"):
         ssh_type = f"ecdsa-sha2-nistp{public.curve.key_size}" if application is None else SK_ECDSA
-    elif isinstance(public, rsa.RSAPublicKey) and 2048 <= public.key_size <= 8192:
+    elif isinstance(public, rsa.RSAPublicKey) and least <= public.key_size <= 8192:
         ssh_type = "ssh-rsa"
     else:
         raise Refusal("POLICY_KEY_WEAK", "a kind or size of key that is not allowed")
@@ -121,7 +122,7 @@ def from_blob(blob: bytes) -> Key:
             public = ec.EllipticCurvePublicKey.from_encoded_point(CURVES[curve][0], point)
     except ValueError as error:
         raise Refusal("POLICY_KEY_WEAK", str(error)) from None
-    return _key(public, application)
+    return of(public, application)
 
 
 def parse(text: str) -> Key:
@@ -129,10 +130,10 @@ def parse(text: str) -> Key:
     words = text.split()
     try:
         if _PEM.fullmatch(text.strip()):
-            return _key(serialization.load_pem_public_key(text.strip().encode()))
+            return of(serialization.load_pem_public_key(text.strip().encode()))
         if len(words) == 1:
             der = base64.b64decode(words[0], validate=True)
-            key = _key(serialization.load_der_public_key(der))
+            key = of(serialization.load_der_public_key(der))
             if key.id != hashlib.sha256(der).hexdigest():
                 raise ValueError("not the one form of this key")
             return key

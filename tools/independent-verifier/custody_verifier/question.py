@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Iterator
 
-from . import names
+from . import names, workers
 from .envelope import Envelope
 from .evidence import Document, Evidence, joined
 from .judge import MAX_CANDIDATES, MAX_MANIFESTS, MAX_STATEMENTS, Expected, Finding, Walk
 from .refusal import Refusal
-from .statements import Artifact, Authorization, Intent, Manifest, Request, Task
+from .statements import Artifact, Authorization, Enrolment, Intent, Manifest, Request, Task
 from .trust import Chain, Floor, establish
 
 
@@ -80,6 +80,12 @@ class Court:
 
     def rank(self, id: str, manifest: Manifest) -> tuple[bool, bool]:
         """False sorts first: signed by a machine that some policy lets perform the step, and irrevocable."""
+        walk = Walk(self.evidence, self.chain, self.now)
+        enrolled = {
+            one.machine
+            for enrolment, one in self.evidence.all(Enrolment).items()
+            if manifest.enrolment == enrolment and workers.enrolled_once(walk, enrolment, one)
+        }
         owners = {signed.key.id for signed in self.evidence.documents[id].signed[0]}
         steps = [
             step
@@ -87,6 +93,8 @@ class Court:
             for product in policy.products.values()
             for name, step in product.steps.items()
             if name == manifest.step
+            and enrolled.intersection(step.perform)
+            or name == manifest.step
             and any(owner in policy.keys and policy.keys[owner].owner in step.perform for owner in owners)
         ]
         return not steps, not any(step.irrevocable for step in steps)
@@ -185,6 +193,14 @@ class Court:
         context = walk.context(task)
         for one in task.inputs:
             results = self.given(walk, one.task, one.manifest)
+            needed = walk.builders(one.task) if one.task is not None else 1
+            if needed > 1:
+                results = walk.standing(one.task or "")
+                agreed = [id for id in results if not walk.of_several(id, needed)[1]]
+                if results and not agreed:
+                    yield Refusal("CHAIN_THRESHOLD_DISAGREE", one.directory)
+                    continue
+                results = agreed[:1]
             if len(results) != 1:
                 yield Refusal("CHAIN_FORKED" if results else "CHAIN_LINK_MISSING", one.directory)
                 continue
@@ -201,6 +217,11 @@ class Court:
                 yield Refusal("ART_UNLISTED", place)
 
     def once(self, walk: Walk, id: str, task: Task) -> Iterator[Refusal]:
+        needed = walk.builders(id)
+        if needed > 1:
+            if any(not walk.of_several(one, needed)[1] for one in walk.standing(id)):
+                yield Refusal("GATE_ALREADY_EXECUTED", "enough machines agree")
+            return
         for manifest_id in walk.manifests.get(id, []):
             finished = self.evidence.get(manifest_id, Manifest).finished
             if walk.once_performed(manifest_id, task.step, finished):
@@ -218,5 +239,9 @@ def court(pin: str, envelopes: list[Envelope], now: int, floor: Floor | None = N
     chain = establish(pin, by_id, floor)
     known = chain.known
     evidence = Evidence({id: Document(one, known) for id, one in by_id.items() if id not in chain.ids})
+    enrolled = {one.key.id: one.key for one in evidence.all(Enrolment).values()}
+    present = set(evidence.documents)
+    documents = evidence.documents.items()
+    evidence = Evidence({id: Document(one.envelope, known, enrolled, present) for id, one in documents})
     late = max(0, floor.time - now) if floor else 0
     return Court(evidence, chain, now + late, late > chain.newest.skew)

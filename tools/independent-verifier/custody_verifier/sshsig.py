@@ -66,7 +66,9 @@ def _key_of(blob: bytes, known: dict[str, keys.Key]) -> keys.Key:
     return key
 
 
-def check(blob: bytes, message: bytes, known: dict[str, keys.Key]) -> tuple[keys.Key, Word]:
+def check(
+    blob: bytes, message: bytes, known: dict[str, keys.Key], wanted: bytes = NAMESPACE
+) -> tuple[keys.Key, Word]:
     """The known key that made this SSHSIG over `message`. Raises why it does not count."""
     reader = keys.Reader(blob)
     if reader.take(6) != MAGIC or reader.number() != 1:
@@ -75,7 +77,7 @@ def check(blob: bytes, message: bytes, known: dict[str, keys.Key]) -> tuple[keys
     reader.end()
     if reserved or hashed not in (b"sha256", b"sha512"):
         raise Refusal("PARSE_FIELD_TYPE", "something reserved, or another hash")
-    if namespace != NAMESPACE:
+    if namespace != wanted:
         raise Refusal("SIGNOFF_NAMESPACE", namespace[:40].decode("latin-1"))
     key = _key_of(public_blob, known)
     digest = hashlib.new(hashed.decode(), message).digest()

@@ -1,4 +1,4 @@
-"""The eight statements of docs/formats/statements.md and build-type.md: from bytes to what they say.
+"""The nine statements of docs/formats/statements.md and build-type.md: from bytes to what they say.
 
 Each class has the members of one predicate in the order in which they are written, and how each is read.
 """
@@ -7,7 +7,9 @@ import re
 from dataclasses import dataclass, field, fields
 from typing import Any, Callable, ClassVar, TypeVar
 
-from . import names
+from . import keys, names
+from .attestations import MAX_PART, Attestation, Facts
+from .envelope import base64_text
 from .refusal import Refusal
 from .strict import Object, parse, written
 
@@ -18,6 +20,14 @@ WORKER = "https://custody.dev/worker/"
 GATE = "https://custody.dev/gate/"
 ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 WEAK = ("sha1", "md5")
+MAX_ATTESTATIONS = 8
+MAX_SIGNED_SOURCE = 64 << 10
+# the names of facts that tell one machine from all others
+TELLING = ("instance-id", "vm-id", "pod-uid", "key")
+_WORD = "[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"
+_REPOSITORY = re.compile(rf"{_WORD}(:[0-9]{{1,5}}(?=/))?(/{_WORD})*\Z")
+_ESCAPE = "%(?!25|2[eE]|5[cC]|[01][0-9a-fA-F]|7[fF])[0-9a-fA-F]{2}"
+_PLAIN = re.compile(rf"([!\"$&-\[\]-~]|{_ESCAPE})*\Z")
 T = TypeVar("T")
 
 
@@ -218,11 +228,12 @@ def _a_source(holder: Object, closed: bool) -> Source:
         raise Refusal("PARSE_FIELD_TYPE", f"{holder.place}.name")
     uri = holder.text("uri")
     digest = _digest_set(holder)
-    kinds = [kind for kind in ("gitCommit", "hgChangeset") if digest.has(kind)]
+    kinds = [kind for kind in ("gitCommit", "hgChangeset", "sha256") if digest.has(kind)]
     if len(kinds) != 1:
         raise Refusal("STMT_DIGEST_MISSING", digest.place)
     revision = digest.text(kinds[0])
-    names.digest(revision, 64 if kinds[0] == "gitCommit" and len(revision) == 64 else 40, digest.place)
+    long = kinds[0] == "sha256" or (kinds[0] == "gitCommit" and len(revision) == 64)
+    names.digest(revision, 64 if long else 40, digest.place)
     if closed:
         holder.close()
     return Source(uri, kinds[0], revision)
@@ -230,6 +241,98 @@ def _a_source(holder: Object, closed: bool) -> Source:
 
 def _source(holder: Object, name: str) -> Source:
     return _a_source(holder.object(name), closed=True)
+
+
+# attestations, and what a task asks for
+
+
+def _attestation(holder: Object) -> Attestation:
+    platform = names.label(holder.text("platform"), holder.place)
+    parts = {}
+    for name, text in holder.table("parts").items():
+        parts[names.label(name, holder.place)] = base64_text(text, holder.place)
+        if len(parts[name]) > MAX_PART:
+            raise Refusal("PARSE_SIZE_EXCEEDED", f"{holder.place}: {name}")
+    holder.close()
+    return Attestation(platform, parts)
+
+
+def _attestations(holder: Object, name: str) -> list[Attestation]:
+    listed = holder.objects(name)
+    if len(listed) > MAX_ATTESTATIONS:
+        raise Refusal("PARSE_COUNT_EXCEEDED", f"{holder.place}.{name}")
+    found = [_attestation(one) for one in listed]
+    if len({one.platform for one in found}) < len(found):
+        raise Refusal("STMT_SUBJECT_DUPLICATE", f"{holder.place}.{name}")
+    return found
+
+
+@dataclass(frozen=True)
+class Image:
+    """The image that a task wants: a digest, or the place of an archive."""
+
+    digest: str | None
+    place: str | None
+
+
+@dataclass(frozen=True)
+class UsedImage:
+    name: str
+    id: str
+    manifest: str | None
+
+    def is_it(self, digest: str) -> bool:
+        return digest in (self.id, self.manifest)
+
+
+def _repository(text: str, place: str) -> None:
+    if len(text) > 255 or not _REPOSITORY.match(text):
+        raise Refusal("PARSE_FIELD_TYPE", f"{place}: {text[:80]}")
+
+
+def _image(holder: Object, name: str) -> Image:
+    inner = holder.object(name)
+    if inner.has("input"):
+        found = Image(None, _name(inner, "input"))
+    else:
+        _repository(inner.text("name") if inner.has("name") else "", inner.place)
+        found = Image(_id(inner), None)
+        if len(inner.members["digest"]) != 1:
+            raise Refusal("PARSE_UNKNOWN_FIELD", f"{inner.place}.digest")
+    inner.close()
+    return found
+
+
+@dataclass(frozen=True)
+class Downloads:
+    starts: list[str]
+    pinned: list[Artifact] | None
+
+    def covers(self, uri: str) -> bool:
+        """build-type.md, "Covered"."""
+        below = any(uri == one or (one.endswith("/") and uri.startswith(one)) for one in self.starts)
+        return below and bool(_PLAIN.match(uri)) and ".." not in uri
+
+
+def _downloads(holder: Object, name: str) -> Downloads:
+    inner = holder.object(name)
+    starts, pinned = inner.texts("from"), None
+    if inner.has("pinned"):
+        pinned = []
+        for one in inner.objects("pinned"):
+            uri, digests, annotations = one.text("uri"), _digests(one), one.object("annotations")
+            pinned.append(Artifact("", digests, annotations.number("size"), uri))
+            annotations.close()
+            one.close()
+    inner.close()
+    return Downloads(starts, pinned)
+
+
+def _limits(holder: Object, name: str) -> dict[str, int]:
+    inner = holder.object(name)
+    found = {one: inner.number(one) for one in ("memory", "processes", "output") if inner.has(one)}
+    inner.close()
+    return found
 
 
 # the statements
@@ -344,9 +447,12 @@ class Task(Statement):
     step: str = member(_label)
     creator: str = member(_text)
     command: list[str] = member(_texts)
+    image: Image | None = member(_image, optional=True)
+    limits: dict[str, int] | None = member(_limits, optional=True)
     destination: str | None = member(_text, optional=True)
     variables: dict[str, str] = member(_table)
     network: bool = member(_flag)
+    downloads: Downloads | None = member(_downloads, optional=True)
     inputs: list[TaskInput] = member(_list_of(TaskInput))
     source: Source | None = member(_source, optional=True)
     externals: list[Artifact] = member(_externals)
@@ -396,6 +502,19 @@ class Used:
 
     artifact: Artifact
     manifest: str | None
+    download: bool = False
+
+
+@dataclass(frozen=True)
+class Given:
+    """Everything that a manifest says was given, by role."""
+
+    source: Source | None = None
+    submodules: list[Source] = field(default_factory=list)
+    manifests: list[str] = field(default_factory=list)
+    agreeing: list[str] = field(default_factory=list)
+    image: UsedImage | None = None
+    used: list[Used] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -406,9 +525,11 @@ class Manifest(Statement):
     command: list[str]
     destination: str | None
     creator: str
-    source: Source | None
-    manifests: list[str]
-    used: list[Used]
+    environment: dict[str, str]
+    attestations: list[Attestation]
+    enrolment: str | None
+    signed_source: bytes | None
+    given: Given
     started: int
     finished: int
     builder: str
@@ -423,6 +544,46 @@ class Summary(Statement):
     rests_on: set[str]
     passed: bool
     verifier: str
+
+
+@dataclass(frozen=True)
+class Enrolment(Statement):
+    ABOUT = "key"
+    about: str
+    machine: str = member(_label)
+    key: keys.Key = member(lambda holder, name: _plain_key(holder.text(name)))
+    challenge: str = member(_id_text)
+    possession: bytes = member(lambda holder, name: base64_text(holder.text(name), name))
+    attestations: list[Attestation] = member(_attestations)
+    facts: dict[str, str] = member(_table)
+    begins: int = member(_time, "from")
+    ends: int = member(_time, "until")
+
+    def __post_init__(self) -> None:
+        if self.about != self.key.id:
+            raise Refusal("CHAIN_DIGEST_MISMATCH", self.about)
+        if self.ends <= self.begins:
+            raise Refusal("CHAIN_TIME_ORDER", "until")
+
+    @property
+    def message(self) -> bytes:
+        """What `possession` signs."""
+        kind = b"application/vnd.custody.possession"
+        lines = ("https://custody.dev/enrolment/v1", self.challenge, self.machine, self.key.id)
+        text = "".join(f"{line}\n" for line in lines).encode()
+        return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(text), text)
+
+    @property
+    def telling(self) -> Facts:
+        """The facts that tell one machine from all others."""
+        return {name: value for name, value in self.facts.items() if name.partition(".")[2] in TELLING}
+
+
+def _plain_key(text: str) -> keys.Key:
+    key = keys.parse(text)
+    if key.application is not None:
+        raise Refusal("POLICY_KEY_WEAK", "a security key")
+    return key
 
 
 def short_code(request: str) -> str:
@@ -448,32 +609,61 @@ def _parameters(holder: Object) -> tuple[str, str, list[str], str | None]:
     return found, step, command, destination
 
 
-def _dependencies(holders: list[Object]) -> tuple[Source | None, list[str], list[Used]]:
-    source: Source | None = None
-    manifests: list[str] = []
-    used: list[Used] = []
+def _dependencies(holders: list[Object]) -> Given:
+    found: dict[str, Any] = {"source": None, "image": None}
+    found |= {"submodules": [], "manifests": [], "agreeing": [], "used": []}
+    paths: list[str] = []
     for holder in holders:
         role = holder.members.get("annotations", {}).get("role")
         if role == "source":
-            if source:
+            if found["source"]:
                 raise Refusal("CHAIN_SOURCE_MISMATCH", "two sources")
-            source = _a_source(holder, closed=False)
-        elif role == "manifest":
+            found["source"] = _a_source(holder, closed=False)
+        elif role == "submodule":
+            paths.append(_name(holder, "name"))
+            found["submodules"].append(_submodule(holder))
+        elif role in ("manifest", "agreeing"):
             if holder.has("name"):
                 holder.text("name")
-            manifests.append(_id(holder))
+            found["manifests" if role == "manifest" else "agreeing"].append(_id(holder))
+        elif role == "image":
+            if found["image"]:
+                raise Refusal("WORKER_IMAGE_MISMATCH", "two images")
+            found["image"] = _used_image(holder)
         elif role == "input":
             artifact = _artifact(holder, uri=holder.has("uri"), closed=False)
             inner = holder.taken["annotations"]
             if inner.has("manifest") == holder.has("uri"):
                 raise Refusal("CHAIN_INPUT_UNACCOUNTED", holder.place)
-            used.append(Used(artifact, _id_text(inner, "manifest") if inner.has("manifest") else None))
+            found["used"].append(Used(artifact, _id_text(inner, "manifest") if inner.has("manifest") else None))
+        elif role == "download":
+            if not holder.has("uri"):
+                raise Refusal("CHAIN_INPUT_UNACCOUNTED", holder.place)
+            found["used"].append(Used(_artifact(holder, uri=True, closed=False), None, download=True))
         else:
             raise Refusal("CHAIN_INPUT_UNACCOUNTED", f"{holder.place}: role {role}")
         if "annotations" not in holder.taken:
             holder.object("annotations")
         holder.taken["annotations"].text("role")
-    return source, manifests, used
+    if len({path.lower() for path in paths}) < len(paths):
+        raise Refusal("ART_NAME_COLLISION", "two submodules at one path")
+    return Given(**found)
+
+
+def _submodule(holder: Object) -> Source:
+    uri, digest = holder.text("uri"), _digest_set(holder)
+    if not digest.has("gitCommit"):
+        raise Refusal("STMT_DIGEST_MISSING", digest.place)
+    revision = digest.text("gitCommit")
+    names.digest(revision, 64 if len(revision) == 64 else 40, digest.place)
+    return Source(uri, "gitCommit", revision)
+
+
+def _used_image(holder: Object) -> UsedImage:
+    name, id, annotations = holder.text("name"), _digests(holder).sha256, holder.object("annotations")
+    manifest = _id_text(annotations, "manifestDigest") if annotations.has("manifestDigest") else None
+    annotations.text("platform")
+    return UsedImage(name, id, manifest)
 
 
 def _manifest(subjects: list[Object], predicate: Object) -> Manifest:
@@ -484,8 +674,13 @@ def _manifest(subjects: list[Object], predicate: Object) -> Manifest:
     parameters = _parameters(definition.object("externalParameters"))
     internal = definition.object("internalParameters").without_nulls()
     creator = internal.text("taskCreator")
-    internal.table("environment")
-    dependencies = _dependencies(_of_slsa(definition.objects_if_there("resolvedDependencies")))
+    environment = internal.table("environment")
+    attested = _attestations(internal, "attestations") if internal.has("attestations") else []
+    enrolment = _id_text(internal, "enrolment") if internal.has("enrolment") else None
+    signed_source = base64_text(internal.text("signedSource"), "signedSource") if internal.has("signedSource") else None
+    if signed_source is not None and len(signed_source) > MAX_SIGNED_SOURCE:
+        raise Refusal("PARSE_SIZE_EXCEEDED", "signedSource")
+    given = _dependencies(_of_slsa(definition.objects_if_there("resolvedDependencies")))
     details = predicate.object("runDetails").without_nulls()
     builder = details.object("builder").without_nulls()
     named = builder.text("id")
@@ -498,7 +693,7 @@ def _manifest(subjects: list[Object], predicate: Object) -> Manifest:
     builder.close_slsa("version", "builderDependencies")
     for holder in (internal, definition, metadata, details, predicate):
         holder.close_slsa()
-    return Manifest(made, *parameters, creator, *dependencies, *times, named)
+    return Manifest(made, *parameters, creator, environment, attested, enrolment, signed_source, given, *times, named)
 
 
 def _summary(subjects: list[Object], predicate: Object) -> Summary:
@@ -549,6 +744,7 @@ _READERS: dict[str, Callable[[list[Object], Object], Statement]] = {
     "https://slsa.dev/verification_summary/v1": _summary,
     "https://custody.dev/intent/v1": _own(Intent),
     "https://custody.dev/resolution/v1": _own(Resolution),
+    "https://custody.dev/enrolment/v1": _own(Enrolment),
 }
 
 

@@ -5,7 +5,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Callable
 
-from . import envelope as envelopes, evidence, names, policy, question, statements
+from . import attestations, envelope as envelopes, evidence, names, policy, question, statements
 from .envelope import OF_POLICY, OF_STATEMENT, Envelope
 from .judge import Expected
 from .refusal import Refusal
@@ -99,6 +99,18 @@ def _chain(cases: Cases, case: dict[str, Any]) -> set[str]:
     return court.file(statements.Artifact(file["name"], digests, file["size"]), expected).codes
 
 
+def _attestation(cases: Cases, case: dict[str, Any]) -> set[str]:
+    judging = policy.read(cases.bytes(case["policy"]))
+    platform = judging.platforms.get(case["platform"])
+    if platform is None:
+        raise Refusal("WORKER_IDENTITY_UNVERIFIED", f"no platform {case['platform']}")
+    parts = {name: cases.bytes(digest) for name, digest in case["parts"].items()}
+    binding = attestations.binding(case["purpose"], case["key"])
+    context = attestations.Context(binding, names.time(case["now"], "now"), judging.skew)
+    facts = attestations.verify(attestations.Attestation(case["platform"], parts), platform, context)
+    return _differs("facts", case, facts) | _differs("bound", case, platform.binds)
+
+
 def _floor(case: dict[str, Any]) -> Floor | None:
     floor = case.get("floor")
     return Floor(floor["version"], floor["policy"], names.time(floor["time"], "floor")) if floor else None
@@ -116,6 +128,7 @@ _KINDS: dict[str, Callable[[Cases, dict[str, Any]], set[str]]] = {
     "policies": _policies,
     "bundle": _bundle,
     "chain": _chain,
+    "attestation": _attestation,
 }
 
 

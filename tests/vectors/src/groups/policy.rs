@@ -9,7 +9,7 @@ use crate::case::{About, Group, Set, What};
 use crate::keys::{Ecdsa, Rsa, sk_ed25519};
 
 /// A small policy that is whole.
-fn small() -> String {
+pub(super) fn small() -> String {
     let key = |name: &str| Key::of(name).public.to_openssh();
     format!(
         r#"policy = "https://custody.dev/policy/v1"
