@@ -150,6 +150,52 @@ fn an_instance_of_ec2_proves_what_it_is() {
     });
 }
 
+/// `wrk-ami-not-allowed`: from the policy's text to the verdict on a file. The refusal names the image that was
+/// demanded and the one that was found.
+#[test]
+fn a_policy_demands_the_image_of_the_machine() {
+    in_own_network("a_policy_demands_the_image_of_the_machine", || {
+        let images = ["ami-good", "ami-other"].map(|image| Imds::new(image, enrol::amazon()));
+        let booted = Arc::new(AtomicUsize::new(0));
+        let image = Arc::clone(&booted);
+        let _server = Server::start(METADATA, move |request| {
+            images[image.load(Ordering::Relaxed)].answer(request)
+        });
+        let built_on = |image: usize, more: &str| {
+            booted.store(image, Ordering::Relaxed);
+            let world = World::with_keys();
+            world.found(&demanding(&world));
+            world.done(&format!("{} {more}", world.run_line(&task(&world))));
+            world.write("x", "x\n");
+            world.typed("verify x --store store --step build")
+        };
+        let good = built_on(0, "--platform ec2").done();
+        assert!(good.out.contains("machine, verified: "), "{}", good.out);
+        assert!(good.out.contains("ec2.image-id ami-good"), "{}", good.out);
+        let other = built_on(1, "--platform ec2").ended(1);
+        for words in ["WORKER_IMAGE_MISMATCH", "ami-good", "ami-other"] {
+            assert!(other.err.contains(words), "{words}: {}", other.err);
+        }
+        let unasked = built_on(0, "").ended(1);
+        assert!(unasked.err.contains("WORKER_IDENTITY_UNVERIFIED"), "{}", unasked.err);
+    });
+}
+
+/// Builds come from one image of Amazon's, and the builder's key is tied to its instance.
+fn demanding(world: &World) -> String {
+    let key = world.public("builder");
+    let instance = "{ \"ec2.instance-id\" = \"i-0123456789abcdef0\" }";
+    let platform = format!(
+        "[platforms.ec2]\nkind = \"ec2\"\ncertificates = [{{ regions = [\"eu-west-1\"], certificate = \"\"\"{}\"\"\" }}]\n",
+        enrol::amazon().certificate_pem()
+    );
+    let demand = "[products.hello.steps.build]\nmachine = [{ fact = \"ec2.image-id\", is = [\"ami-good\"], standing = \"verified\" }]\n";
+    let text = world.policy_text();
+    text.replace(&format!("\"{key}\" }}"), &format!("\"{key}\", machine = {instance} }}"))
+        .replace("[roles.releng]", &format!("{platform}[roles.releng]"))
+        .replace("[products.hello.steps.build]\n", demand)
+}
+
 /// The worker asks the platform itself when it is enrolled.
 #[test]
 fn an_instance_of_ec2_is_enrolled() {
