@@ -96,7 +96,7 @@ codes! {
     ChainReplayed "CHAIN_REPLAYED" "something that may be used once was used again" "plan a new task";
     ChainStale "CHAIN_STALE" "the document is older than the policy or its own expiry allows" "make it again";
     ChainTimeOrder "CHAIN_TIME_ORDER" "the times contradict each other" "check the clocks of the machines";
-    ChainThresholdDisagree "CHAIN_THRESHOLD_DISAGREE" "independent builders got different results, or too few built" "compare the builders' outputs";
+    ChainThresholdDisagree "CHAIN_THRESHOLD_DISAGREE" "independent builders got different results, or too few built" "run the task on the machines that are missing, or compare what the builders made";
     ChainCycle "CHAIN_CYCLE" "the chain leads back to itself" "refuse the evidence";
     ChainDepthExceeded "CHAIN_DEPTH_EXCEEDED" "the chain is too deep" "refuse the evidence";
     ChainNodeLimit "CHAIN_NODE_LIMIT" "the chain has too many documents" "refuse the evidence";

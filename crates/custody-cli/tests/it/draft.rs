@@ -165,6 +165,7 @@ fn what_is_unwise_is_said_and_let_through() {
         (next_year.as_str(), "2020-01-01T00:00:00Z".into(), "the policy has ended already"),
         ("threshold = 2", "threshold = 1".into(), "one person alone can make the next policy"),
         ("threshold = 2", "threshold = 3".into(), "all 3 root people must sign"),
+        ("network = false", "network = false\nmachine = [{ fact = \"isolatoin\", is = [\"container\"], standing = \"claimed\" }]".into(), "no worker says \"isolatoin\""),
         ("proposer-counts = false", "proposer-counts = true".into(), "whoever proposes may approve the same"),
         ("count = 2 }]\nproposer-counts = false\nsign-off-max-age = \"24h\"\nafter = [\"promote\"]", "count = 1 }]\nproposer-counts = false\nsign-off-max-age = \"24h\"\nafter = [\"promote\"]".into(), "one approval starts what cannot be taken back: publish"),
         ("count = 2", "count = 3".into(), "all 3 members of releng must approve"),

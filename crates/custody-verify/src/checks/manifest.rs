@@ -26,7 +26,7 @@ use crate::policy::{Step, listed};
 use crate::report::{Node, NodeKind, Rule};
 use crate::walk::{Memo, task_missing};
 
-const NO_ENVIRONMENT: &str = "this policy demands nothing of the machine; what the manifest says of it is the worker's claim";
+const NO_ENVIRONMENT: &str = "of some steps' machines the policy demands nothing; what their manifests say is the workers' claim";
 const NO_RECEIPT: &str = "this policy asks for no receipts; times are the signers' own";
 
 /// Checks a manifest.

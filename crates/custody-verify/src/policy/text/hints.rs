@@ -277,6 +277,43 @@ fn warnings(table: &PolicyTable, policy: &Policy, now: Time) -> Vec<Fault> {
     found
 }
 
+/// Facts that a worker finds out itself, for every step or for one in a container
+/// (docs/formats/build-type.md, rule 3). Those of platforms have the platform's name before a dot.
+const MEASURED: [&str; 18] = [
+    "architecture",
+    "capabilities",
+    "container.engine",
+    "container.image-id",
+    "container.platform",
+    "filesystem",
+    "hostname",
+    "interactive",
+    "isolation",
+    "kernel",
+    "landlock",
+    "limits",
+    "machine",
+    "network",
+    "os",
+    "privileges",
+    "processes",
+    "user",
+];
+
+/// A demand that no machine can ever meet, and that is noticed only when a step was done in vain.
+fn unheard_of(step: &StepTable, found: &mut Vec<Fault>) {
+    let demanded = step.machine.iter().map(|demand| &demand.fact);
+    for fact in demanded.chain(&step.builders_differ) {
+        let name = fact.get_ref().as_str();
+        let measured = !name.contains('.') || name.starts_with("container.");
+        if measured && name != "worker" && !MEASURED.contains(&name) {
+            let message = format!("no worker says {name:?} of its machine");
+            let remedy = format!("write one of {}, or a platform's fact", MEASURED.join(", "));
+            found.push(fault(fact.span(), message, remedy));
+        }
+    }
+}
+
 fn of_product(table: &ProductTable, product: &Product, policy: &Policy, found: &mut Vec<Fault>) {
     for (name, phase) in &table.phases {
         let Some((label, read)) =
@@ -325,6 +362,7 @@ fn of_product(table: &ProductTable, product: &Product, policy: &Policy, found: &
             continue;
         };
         untied(step, read, policy, found);
+        unheard_of(step, found);
         if let Some(both) = read.perform.intersection(&read.schedule).next() {
             let message = format!(
                 "{both} makes the tasks of {} and performs them: its key alone makes a result",
