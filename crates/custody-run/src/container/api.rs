@@ -187,7 +187,7 @@ impl Api {
             Kind::Docker => {
                 let path = format!("/images/sha256:{}/json", image.id);
                 let known = self.good("the image", "GET", &path, None)?.json();
-                ("/containers/create", for_docker(container, image, &known))
+                ("/containers/create", for_docker(container, image, &known)?)
             }
         };
         let made = self.good("a new container", "POST", path, Some(&body))?.json();
@@ -380,8 +380,13 @@ fn for_podman(container: &Container<'_>, image: &UsedImage) -> Value {
     })
 }
 
-/// Docker's. A variable without value is taken away.
-fn for_docker(container: &Container<'_>, image: &UsedImage, known: &Value) -> Value {
+/// Docker's. A variable without value is taken away. A volume of the image cannot be, and may hide what
+/// the command is to have.
+fn for_docker(
+    container: &Container<'_>,
+    image: &UsedImage,
+    known: &Value,
+) -> Result<Value, Refusal> {
     let of_image = known.pointer("/Config/Env").and_then(Value::as_array).into_iter().flatten();
     let of_image = of_image.filter_map(|text| Some(text.as_str()?.split_once('=')?.0));
     let is_declared = |name: &str| container.variables.iter().any(|(other, _)| other == name);
@@ -394,8 +399,13 @@ fn for_docker(container: &Container<'_>, image: &UsedImage, known: &Value) -> Va
             "BindOptions": { "Propagation": "rprivate" },
         })
     });
+    let volumes = known.pointer("/Config/Volumes").and_then(Value::as_object);
+    if let Some(volume) = volumes.and_then(|volumes| volumes.keys().next()) {
+        let expected = "an image without volumes: Docker makes them, and they can be written to";
+        return Err(fault(expected, format!("a volume at {volume}")));
+    }
     let limits = started_with();
-    json!({
+    Ok(json!({
         "Image": format!("sha256:{}", image.id),
         "Entrypoint": container.words,
         "Cmd": [],
@@ -424,5 +434,5 @@ fn for_docker(container: &Container<'_>, image: &UsedImage, known: &Value) -> Va
             "RestartPolicy": { "Name": "no" },
             "AutoRemove": false,
         },
-    })
+    }))
 }
