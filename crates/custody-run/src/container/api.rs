@@ -38,6 +38,13 @@ fn fault(expected: &str, found: impl Into<String>) -> Refusal {
     Refusal::new(Code::GateUnavailable, "container engine", expected, found)
 }
 
+/// Not with containerd's store of images, where ids are digests of manifests or of whole indexes.
+fn ids_are_of_images(info: &Value) -> bool {
+    let status = info.get("DriverStatus").and_then(Value::as_array).into_iter().flatten();
+    let mut words = status.filter_map(Value::as_array).flatten().filter_map(Value::as_str);
+    !words.any(|word| word.starts_with("io.containerd.snapshotter"))
+}
+
 impl Api {
     pub(super) fn open(socket: &Path) -> Result<Self, Refusal> {
         let mut api = Self { socket: socket.into(), kind: Kind::Docker, engine: String::new() };
@@ -49,6 +56,14 @@ impl Api {
         }
         let name = if api.kind == Kind::Podman { "podman" } else { "docker" };
         api.engine = format!("{name} {}", text("/Version"));
+        if api.kind == Kind::Docker {
+            let info = api.good("what Docker says of itself", "GET", "/info", None)?.json();
+            if !ids_are_of_images(&info) {
+                let expected = "a Docker that knows images by their ids: \"features\": \
+                                {\"containerd-snapshotter\": false} in its daemon.json";
+                return Err(fault(expected, format!("{} with containerd's images", api.engine)));
+            }
+        }
         Ok(api)
     }
 
@@ -435,4 +450,21 @@ fn for_docker(
             "AutoRemove": false,
         },
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_docker_whose_ids_are_of_manifests_is_known() {
+        let info = |status| json!({ "Driver": "overlayfs", "DriverStatus": status });
+        assert!(!ids_are_of_images(&info(json!([[
+            "driver-type",
+            "io.containerd.snapshotter.v1"
+        ]]))));
+        for status in [json!(null), json!([["Backing Filesystem", "extfs"], ["d_type", "true"]])] {
+            assert!(ids_are_of_images(&info(status)));
+        }
+    }
 }
