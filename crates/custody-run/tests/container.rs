@@ -3,6 +3,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read as _, Write as _};
+use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -86,14 +87,13 @@ impl Docker {
         fs::write(root.join("none"), "{}").unwrap();
         let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         let mut docker = Self { child, root };
-        for _ in 0..600 {
-            if UnixStream::connect(docker.socket()).is_ok() {
-                return docker;
-            }
+        let begun = Instant::now();
+        while UnixStream::connect(docker.socket()).is_err() {
+            assert!(begun.elapsed() < Duration::from_mins(1), "{}", docker.log());
             assert!(docker.child.try_wait().unwrap().is_none(), "{}", docker.log());
             std::thread::sleep(Duration::from_millis(50));
         }
-        panic!("no socket: {}", docker.log());
+        docker
     }
 
     fn socket(&self) -> PathBuf {
@@ -686,6 +686,92 @@ fn docker_finds_a_named_image_by_its_digest_alone() {
     named.image = name("localhost:1/any", Sha256::of(b"another"));
     let refusal = world.run(&named).unwrap_err();
     assert_eq!(refusal.code, Code::GateUnavailable, "{refusal:?}");
+}
+
+/// A registry of these documents and nothing else, on this machine. It ends with the test runner.
+fn registry(blobs: Vec<(&'static str, Vec<u8>)>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut heads = Vec::new();
+            for byte in io::Read::by_ref(&mut stream).bytes().map_while(Result::ok) {
+                heads.push(byte);
+                // TLS is tried first, and begins so
+                if heads.ends_with(b"\r\n\r\n") || heads == [0x16] {
+                    break;
+                }
+            }
+            let heads = String::from_utf8_lossy(&heads);
+            let is_it = |bytes: &[u8]| heads.contains(&format!("/sha256:{} ", Sha256::of(bytes)));
+            let blob = blobs.iter().find(|(_, bytes)| is_it(bytes));
+            let (kind, bytes) =
+                blob.map_or(("text/plain", &b""[..]), |(kind, bytes)| (*kind, bytes));
+            let status = if blob.is_some() || heads.contains(" /v2/ ") { 200 } else { 404 };
+            let (length, digest) = (bytes.len(), Sha256::of(bytes));
+            let answer = format!(
+                "HTTP/1.1 {status} -\r\nConnection: close\r\nContent-Type: {kind}\r\n\
+                 Content-Length: {length}\r\nDocker-Content-Digest: sha256:{digest}\r\n\r\n"
+            );
+            // whoever hangs up has what it wants
+            stream.write_all(answer.as_bytes()).ok();
+            if !heads.starts_with("HEAD") {
+                stream.write_all(bytes).ok();
+            }
+        }
+    });
+    port
+}
+
+/// `wrk-image-digest`: Docker fetches by the digest of a manifest, and one of an index is refused.
+#[test]
+fn docker_fetches_manifests_and_no_indexes() {
+    let test = "docker registry";
+    if !able(test) || !engines(test).contains(&"docker") {
+        return;
+    }
+    let layer = layer(|_| ());
+    let config = format!(
+        r#"{{"architecture":"amd64","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":["sha256:{}"]}}}}"#,
+        Sha256::of(&layer)
+    );
+    let described = |kind: &str, bytes: &[u8], more: &str| {
+        let (digest, size) = (Sha256::of(bytes), bytes.len());
+        format!(r#"{{"mediaType":"{kind}","digest":"sha256:{digest}","size":{size}{more}}}"#)
+    };
+    let kind = "application/vnd.oci.image.manifest.v1+json";
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{kind}","config":{},"layers":[{}]}}"#,
+        described("application/vnd.oci.image.config.v1+json", config.as_bytes(), ""),
+        described("application/vnd.oci.image.layer.v1.tar", &layer, "")
+    );
+    let platform = r#","platform":{"os":"linux","architecture":"amd64"}"#;
+    let index_kind = "application/vnd.oci.image.index.v1+json";
+    let index = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{index_kind}","manifests":[{}]}}"#,
+        described(kind, manifest.as_bytes(), platform)
+    );
+    let [id, of_manifest, of_index] =
+        [&config, &manifest, &index].map(|text| Sha256::of(text.as_bytes()));
+    let bytes = "application/octet-stream";
+    let port = registry(vec![
+        (bytes, layer),
+        (bytes, config.into_bytes()),
+        (kind, manifest.into_bytes()),
+        (index_kind, index.into_bytes()),
+    ]);
+    let mut world = World::new("docker", &image(&[], None));
+    let mut named = task("echo in the image");
+    let name = format!("localhost:{port}/any");
+    for _ in ["fetched", "there already"] {
+        named.image = Some(Image::Named { name: name.clone(), digest: of_manifest });
+        let (done, place) = world.run(&named).unwrap();
+        assert_eq!(place.log, "in the image\n");
+        assert_eq!((done.image.id, done.image.manifest), (id, Some(of_manifest)));
+        named.image = Some(Image::Named { name: name.clone(), digest: of_index });
+        let refusal = world.run(&named).unwrap_err();
+        assert_eq!(refusal.code, Code::WorkerImageMismatch, "{refusal:?}");
+    }
 }
 
 /// A plain runtime keeps no images.

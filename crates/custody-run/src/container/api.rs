@@ -146,13 +146,12 @@ impl Api {
             Kind::Docker => {
                 let names = image.get("RepoDigests").and_then(Value::as_array);
                 let known = names.into_iter().flatten().filter_map(Value::as_str);
-                let known = known.filter_map(|name| sha256(name.rsplit_once('@')?.1).ok());
-                let mut known: Vec<Sha256> = known.collect();
-                known.sort_unstable();
-                known.dedup();
-                match (digest, known.as_slice()) {
-                    (Some(digest), known) if known.contains(digest) => Some(*digest),
-                    (_, [one]) => Some(*one),
+                let mut known = known.filter_map(|name| sha256(name.rsplit_once('@')?.1).ok());
+                // Docker keeps digests of manifests and of indexes in one list
+                match digest {
+                    Some(digest) if known.any(|known| known == *digest) => {
+                        self.is_of_manifest(name, digest)?.then_some(*digest)
+                    }
                     _ => None,
                 }
             }
@@ -164,6 +163,21 @@ impl Api {
             manifest,
             platform: platform(os, architecture, text("Variant")),
         })
+    }
+
+    /// Whether a digest is that of one image's manifest, of which only the registry tells Docker.
+    fn is_of_manifest(&self, name: &str, digest: &Sha256) -> Result<bool, Refusal> {
+        let path = format!("/distribution/{name}@sha256:{digest}/json");
+        let expected = "a registry that says of what the digest is, or an image by its id";
+        let said = self.good(expected, "GET", &path, None)?.json();
+        let kind = said.pointer("/Descriptor/mediaType").and_then(Value::as_str);
+        Ok(matches!(
+            kind,
+            Some(
+                "application/vnd.oci.image.manifest.v1+json"
+                    | "application/vnd.docker.distribution.manifest.v2+json"
+            )
+        ))
     }
 
     /// Removes containers whose working directory is gone: a worker that was killed left them.
