@@ -695,7 +695,7 @@ fn registry(blobs: Vec<(&'static str, Vec<u8>)>) -> u16 {
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             let mut heads = Vec::new();
-            for byte in io::Read::by_ref(&mut stream).bytes().map_while(Result::ok) {
+            for byte in io::BufReader::new(&mut stream).bytes().map_while(Result::ok) {
                 heads.push(byte);
                 // TLS is tried first, and begins so
                 if heads.ends_with(b"\r\n\r\n") || heads == [0x16] {
