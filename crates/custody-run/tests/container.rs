@@ -666,7 +666,7 @@ fn podman(world: &World, words: &[&str]) -> Output {
     Command::new("podman").args(options).args(words).output().unwrap()
 }
 
-/// `wrk-image-digest`: the same with Docker.
+/// By its digest an image is found with Docker too.
 #[test]
 fn docker_finds_a_named_image_by_its_digest_alone() {
     let test = "docker digest";
@@ -723,7 +723,7 @@ fn registry(blobs: Vec<(&'static str, Vec<u8>)>) -> u16 {
     port
 }
 
-/// `wrk-image-digest`: Docker fetches by the digest of a manifest, and one of an index is refused.
+/// Docker fetches by the digest of a manifest, and one of an index is refused.
 #[test]
 fn docker_fetches_manifests_and_no_indexes() {
     let test = "docker registry";
