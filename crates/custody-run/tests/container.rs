@@ -2,10 +2,12 @@
 #![expect(clippy::unwrap_used, reason = "what goes wrong in a test fails it")]
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
+use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -18,6 +20,7 @@ use custody_run::collect::collect;
 use custody_run::container::{Contained, Engine, execute, podman};
 use custody_run::execute::{End, LOG_BYTES, Run, User};
 use custody_run::stage::{RunDirectory, StagedInput, stage_inputs};
+use rustix::mount::{UnmountFlags, unmount};
 use tempfile::TempDir;
 
 const NOBODY: User = User { uid: 65534, gid: 65534 };
@@ -48,6 +51,85 @@ fn able(test: &str) -> bool {
     false
 }
 
+/// The engines of a test that `able` lets run. Docker may be missing where podman is not.
+fn engines(test: &str) -> Vec<&'static str> {
+    let mut engines = vec!["podman", "runc"];
+    if program("dockerd").is_some() {
+        engines.push("docker");
+    } else {
+        skipped(&format!("{test} with docker"), "no dockerd");
+    }
+    engines
+}
+
+/// A Docker of a test's own, that does nothing to the machine's network.
+struct Docker {
+    child: Child,
+    root: PathBuf,
+}
+
+impl Docker {
+    fn start(root: PathBuf) -> Self {
+        fs::create_dir(&root).unwrap();
+        let log = File::create(root.join("log")).unwrap();
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "TERM", "--", "dockerd", "--storage-driver=vfs"]);
+        command.args(["--iptables=false", "--ip6tables=false", "--bridge=none"]);
+        for (option, name) in [
+            ("data-root", "data"),
+            ("exec-root", "exec"),
+            ("pidfile", "pid"),
+            ("config-file", "none"),
+        ] {
+            command.arg(format!("--{option}={}", root.join(name).display()));
+        }
+        command.arg(format!("--host=unix://{}", root.join("sock").display()));
+        fs::write(root.join("none"), "{}").unwrap();
+        let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        let mut docker = Self { child, root };
+        let begun = Instant::now();
+        while UnixStream::connect(docker.socket()).is_err() {
+            assert!(begun.elapsed() < Duration::from_mins(1), "{}", docker.log());
+            assert!(docker.child.try_wait().unwrap().is_none(), "{}", docker.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        docker
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.root.join("sock")
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.root.join("log")).unwrap()
+    }
+
+    /// The status and the rest of an answer.
+    fn ask(&self, method: &str, path: &str, body: &str) -> (String, String) {
+        let mut stream = UnixStream::connect(self.socket()).unwrap();
+        let length = body.len();
+        let heads = format!("Content-Type: application/json\r\nContent-Length: {length}");
+        write!(stream, "{method} {path} HTTP/1.0\r\n{heads}\r\n\r\n{body}").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (status, rest) = answer.split_once("\r\n").unwrap();
+        (status.split(' ').nth(1).unwrap().to_owned(), rest.to_owned())
+    }
+}
+
+impl Drop for Docker {
+    fn drop(&mut self) {
+        // asked and not killed: it ends its containerd, and unmounts what it mounted
+        let process = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(process, rustix::process::Signal::TERM).ok();
+        self.child.wait().ok();
+        // these it leaves
+        for mounted in ["exec/netns/default", "data"] {
+            unmount(self.root.join(mounted), UnmountFlags::NOFOLLOW).ok();
+        }
+    }
+}
+
 fn add(tar: &mut tar::Builder<impl io::Write>, name: &str, mode: u32, bytes: &[u8]) {
     let mut header = tar::Header::new_gnu();
     header.set_size(bytes.len() as u64);
@@ -66,14 +148,14 @@ fn directory(tar: &mut tar::Builder<impl io::Write>, name: &str) {
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(tar::EntryType::Directory);
     header.set_size(0);
-    header.set_mode(if name == "tmp/" { 0o1777 } else { 0o755 });
+    header.set_mode(if ["tmp/", "vol/"].contains(&name) { 0o1777 } else { 0o755 });
     tar.append_data(&mut header, name, io::empty()).unwrap();
 }
 
 /// A layer with a shell and a few programs.
 fn layer(more: impl FnOnce(&mut tar::Builder<Vec<u8>>)) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
-    for name in ["bin/", "etc/", "tmp/", "build/", "proc/", "sys/", "dev/", "run/"] {
+    for name in ["bin/", "etc/", "tmp/", "build/", "proc/", "sys/", "dev/", "run/", "vol/"] {
         directory(&mut tar, name);
     }
     add(&mut tar, "bin/busybox", 0o755, &fs::read(program("busybox").unwrap()).unwrap());
@@ -89,12 +171,20 @@ fn layer(more: impl FnOnce(&mut tar::Builder<Vec<u8>>)) -> Vec<u8> {
 
 /// A docker-archive, and the id of its image.
 fn image(layers: &[Vec<u8>], digests: Option<Vec<Sha256>>) -> (Vec<u8>, Sha256) {
+    image_with(layers, digests, "")
+}
+
+fn image_with(
+    layers: &[Vec<u8>],
+    digests: Option<Vec<Sha256>>,
+    volumes: &str,
+) -> (Vec<u8>, Sha256) {
     let digests = digests.unwrap_or_else(|| layers.iter().map(|layer| Sha256::of(layer)).collect());
     let listed: Vec<String> = digests.iter().map(|digest| format!("\"sha256:{digest}\"")).collect();
     // what the image wants to run, and as whom, is nobody's wish
     let config = format!(
         r#"{{"architecture":"amd64","os":"linux","config":{{"User":"0","Env":["PATH=/evil","EVIL=1"],
-        "Entrypoint":["/bin/false"],"Cmd":["x"],"WorkingDir":"/nowhere","Volumes":{{"/vol":{{}}}}}},
+        "Entrypoint":["/bin/false"],"Cmd":["x"],"WorkingDir":"/nowhere","Volumes":{{{volumes}}}}},
         "rootfs":{{"type":"layers","diff_ids":[{}]}}}}"#,
         listed.join(",")
     );
@@ -137,6 +227,7 @@ fn task(script: &str) -> Task {
 
 /// One engine with images of its own, for one test.
 struct World {
+    docker: Option<Docker>,
     files: TempDir,
     engine: Engine,
     archive: PathBuf,
@@ -148,11 +239,19 @@ impl World {
         let files = tempfile::tempdir().unwrap();
         let archive = files.path().join("image.tar");
         fs::write(&archive, bytes).unwrap();
-        let engine = match engine {
-            "podman" => Engine::Podman(Some(files.path().join("images"))),
-            other => other.parse().unwrap(),
+        let docker = (engine == "docker").then(|| Docker::start(files.path().join("docker")));
+        let engine = match (engine, &docker) {
+            ("podman", _) => Engine::Podman(Some(files.path().join("images"))),
+            (_, Some(docker)) => Engine::Socket(docker.socket()),
+            (other, None) => other.parse().unwrap(),
         };
-        Self { files, engine, archive, id: *id }
+        Self { docker, files, engine, archive, id: *id }
+    }
+
+    /// With every engine that there is, one after another.
+    fn each(test: &str) -> impl Iterator<Item = Self> {
+        let image = image(&[layer(|_| ())], None);
+        engines(test).into_iter().map(move |engine| Self::new(engine, &image))
     }
 
     /// With Podman, and with a plain runtime.
@@ -233,7 +332,7 @@ fn exactly_the_words_run_with_the_declared_variables_in_the_image() {
     if !able("container words") {
         return;
     }
-    for mut world in World::both() {
+    for mut world in World::each("container words") {
         let mut task = task("");
         task.command = ["/bin/env"].map(ToOwned::to_owned).to_vec();
         task.variables = vec![("VERSION".to_owned(), "1.0 $(id) \"'\n=x".to_owned())];
@@ -261,7 +360,8 @@ fn exactly_the_words_run_with_the_declared_variables_in_the_image() {
         assert_eq!(fact("isolation"), "container");
         assert_eq!(fact("container.image-id"), &format!("sha256:{}", world.id));
         let engine = fact("container.engine");
-        assert!(engine.starts_with("podman ") || engine.starts_with("runc "), "{engine}");
+        let known = ["podman ", "runc ", "docker "];
+        assert!(known.iter().any(|known| engine.starts_with(known)), "{engine}");
     }
 }
 
@@ -270,13 +370,13 @@ fn a_command_has_no_rights_and_no_way_out() {
     if !able("container rights") {
         return;
     }
-    for mut world in World::both() {
+    for mut world in World::each("container rights") {
         let log = world.output(&task(
             "id; pwd; cat /build/inputs/image/image.tar | head -c 1 >/dev/null && echo has input
              grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status
              ls /proc/self/fd/ | wc -l
              cat /proc/net/dev | grep -v -E 'Inter|face|lo:'
-             for try in 'touch /x' 'touch /build/inputs/x' 'touch /build/inputs/image/image.tar' \
+             for try in 'touch /x' 'touch /vol/x' 'touch /build/inputs/x' 'touch /build/inputs/image/image.tar' \
                  'mount -t tmpfs none /tmp' 'cat /proc/1/mem' 'ls /var/run/docker.sock' \
                  'ls /run/podman' 'head -c 1 /dev/vda' 'head -c 1 /dev/mem'; do
                  $try >/dev/null 2>&1 && echo DID $try
@@ -308,7 +408,7 @@ fn tmp_is_the_runs_own() {
     }
     let hostile = layer(|tar| add(tar, "tmp/planted", 0o644, b"1"));
     let image = image(&[hostile], None);
-    for engine in ["podman", "runc"] {
+    for engine in engines("container tmp") {
         let mut world = World::new(engine, &image);
         let script = task("ls -A /tmp; echo 1 >/tmp/mine; ls /build/tmp; cat /tmp/mine");
         let (done, place) = world.run(&script).unwrap();
@@ -319,6 +419,30 @@ fn tmp_is_the_runs_own() {
     }
 }
 
+/// Whatever an image says of volumes, it is read-only and hides nothing of what the command is to have.
+#[test]
+fn volumes_of_an_image_do_not_count() {
+    if !able("container volumes") {
+        return;
+    }
+    let planted = layer(|tar| add(tar, "build/inputs/image/planted", 0o644, b"1"));
+    for volume in ["/vol", "/build/inputs/image"] {
+        let volumes = format!(r#""{volume}":{{}}"#);
+        let image = image_with(std::slice::from_ref(&planted), None, &volumes);
+        for engine in engines("container volumes") {
+            let mut world = World::new(engine, &image);
+            let script = task("ls inputs/image; touch /vol/x 2>/dev/null && echo written; true");
+            if engine == "docker" {
+                let refusal = world.run(&script).unwrap_err();
+                assert_eq!(refusal.code, Code::GateUnavailable, "{volume}: {refusal:?}");
+                assert_eq!(refusal.found, format!("a volume at {volume}"));
+            } else {
+                assert_eq!(world.output(&script), "image.tar\n", "{engine}: {volume}");
+            }
+        }
+    }
+}
+
 /// With the task's leave a command has the machine's network, and else it has none.
 #[test]
 fn the_network_is_there_if_the_task_has_it() {
@@ -326,7 +450,7 @@ fn the_network_is_there_if_the_task_has_it() {
         return;
     }
     let ours = fs::read_link("/proc/self/ns/net").unwrap();
-    for mut world in World::both() {
+    for mut world in World::each("container network") {
         let mut script = task("readlink /proc/self/ns/net");
         let alone = world.output(&script);
         assert_ne!(alone.trim(), ours.to_str().unwrap(), "{}", world.engine);
@@ -343,7 +467,7 @@ fn the_workers_key_cannot_be_read_from_inside() {
     if !able("container key") {
         return;
     }
-    for mut world in World::both() {
+    for mut world in World::each("container key") {
         let key = world.files.path().join("worker.key");
         fs::write(&key, "SECRET-OF-THE-WORKER").unwrap();
         assert!(fs::read_to_string(&key).unwrap().contains("SECRET"));
@@ -364,7 +488,7 @@ fn how_a_command_ends_is_told() {
     if !able("container end") {
         return;
     }
-    for mut world in World::both() {
+    for mut world in World::each("container end") {
         let (done, place) = world.run(&task("echo out; echo err >&2; exit 7")).unwrap();
         assert!(matches!(done.outcome.end, End::Exited(status) if status.code() == Some(7)));
         assert!(place.log.contains("out\n") && place.log.contains("err\n"), "{}", place.log);
@@ -381,7 +505,7 @@ fn time_and_people_end_a_run() {
     if !able("container time") {
         return;
     }
-    for mut world in World::both() {
+    for mut world in World::each("container time") {
         let begun = Instant::now();
         // the first process of a namespace does not have to heed a request to end
         let script = task("trap '' TERM INT; echo begun; sleep 6174 & sleep 6174");
@@ -410,7 +534,9 @@ fn left(world: &World) -> Vec<String> {
     for entry in fs::read_dir("/proc").unwrap() {
         let words = fs::read(entry.unwrap().path().join("cmdline")).unwrap_or_default();
         let words = String::from_utf8_lossy(&words).replace('\0', " ");
-        if words.contains(place) || words.contains("sleep 6174") {
+        // Docker itself is the test's, and not a container's
+        let ours = words.starts_with("dockerd ") || words.starts_with("containerd ");
+        if !ours && (words.contains(place) || words.contains("sleep 6174")) {
             found.push(words);
         }
     }
@@ -423,7 +549,7 @@ fn what_a_command_leaves_running_ends_with_it() {
     if !able("container background") {
         return;
     }
-    for mut world in World::both() {
+    for mut world in World::each("container background") {
         let (done, place) = world
             .run(&task(
                 "mkdir dist; echo 1 >dist/a
@@ -443,7 +569,7 @@ fn outputs_are_files_of_the_working_directory_and_nothing_else() {
     if !able("container outputs") {
         return;
     }
-    for mut world in World::both() {
+    for mut world in World::each("container outputs") {
         let patterns = ["dist/*".parse().unwrap()];
         let mut collected = |script: &str| {
             let (done, place) = world.run(&task(script)).unwrap();
@@ -476,7 +602,7 @@ fn memory_and_processes_are_limited() {
     if !able("container limits") {
         return;
     }
-    for mut world in World::both() {
+    for mut world in World::each("container limits") {
         let mut greedy = task("dd if=/dev/zero of=/dev/null bs=100M count=1 2>&1; echo survived");
         assert!(world.output(&greedy).contains("1+0 records out"));
         greedy.limits.memory = Some(32 << 20);
@@ -540,6 +666,114 @@ fn podman(world: &World, words: &[&str]) -> Output {
     Command::new("podman").args(options).args(words).output().unwrap()
 }
 
+/// By its digest an image is found with Docker too.
+#[test]
+fn docker_finds_a_named_image_by_its_digest_alone() {
+    let test = "docker digest";
+    if !able(test) || !engines(test).contains(&"docker") {
+        return;
+    }
+    let mut world = World::new("docker", &image(&[layer(|_| ())], None));
+    let mut named = task("echo in the image");
+    let name = |name: &str, digest: Sha256| Some(Image::Named { name: name.into(), digest });
+    named.image = name("localhost:1/any", world.id);
+    let refusal = world.run(&named).unwrap_err();
+    assert_eq!(refusal.code, Code::GateUnavailable, "not loaded yet: {refusal:?}");
+    world.output(&task("true"));
+    let (done, place) = world.run(&named).unwrap();
+    assert_eq!(place.log, "in the image\n");
+    assert_eq!((done.image.id, done.image.manifest), (world.id, None));
+    named.image = name("localhost:1/any", Sha256::of(b"another"));
+    let refusal = world.run(&named).unwrap_err();
+    assert_eq!(refusal.code, Code::GateUnavailable, "{refusal:?}");
+}
+
+/// A registry of these documents and nothing else, on this machine. It ends with the test runner.
+fn registry(blobs: Vec<(&'static str, Vec<u8>)>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut heads = Vec::new();
+            for byte in io::BufReader::new(&mut stream).bytes().map_while(Result::ok) {
+                heads.push(byte);
+                // TLS is tried first, and begins so
+                if heads.ends_with(b"\r\n\r\n") || heads == [0x16] {
+                    break;
+                }
+            }
+            let heads = String::from_utf8_lossy(&heads);
+            let is_it = |bytes: &[u8]| heads.contains(&format!("/sha256:{} ", Sha256::of(bytes)));
+            let blob = blobs.iter().find(|(_, bytes)| is_it(bytes));
+            let (kind, bytes) =
+                blob.map_or(("text/plain", &b""[..]), |(kind, bytes)| (*kind, bytes));
+            let status = if blob.is_some() || heads.contains(" /v2/ ") { 200 } else { 404 };
+            let (length, digest) = (bytes.len(), Sha256::of(bytes));
+            let answer = format!(
+                "HTTP/1.1 {status} -\r\nConnection: close\r\nContent-Type: {kind}\r\n\
+                 Content-Length: {length}\r\nDocker-Content-Digest: sha256:{digest}\r\n\r\n"
+            );
+            // whoever hangs up has what it wants
+            stream.write_all(answer.as_bytes()).ok();
+            if !heads.starts_with("HEAD") {
+                stream.write_all(bytes).ok();
+            }
+        }
+    });
+    port
+}
+
+/// Docker fetches by the digest of a manifest, and one of an index is refused.
+#[test]
+fn docker_fetches_manifests_and_no_indexes() {
+    let test = "docker registry";
+    if !able(test) || !engines(test).contains(&"docker") {
+        return;
+    }
+    let layer = layer(|_| ());
+    let config = format!(
+        r#"{{"architecture":"amd64","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":["sha256:{}"]}}}}"#,
+        Sha256::of(&layer)
+    );
+    let described = |kind: &str, bytes: &[u8], more: &str| {
+        let (digest, size) = (Sha256::of(bytes), bytes.len());
+        format!(r#"{{"mediaType":"{kind}","digest":"sha256:{digest}","size":{size}{more}}}"#)
+    };
+    let kind = "application/vnd.oci.image.manifest.v1+json";
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{kind}","config":{},"layers":[{}]}}"#,
+        described("application/vnd.oci.image.config.v1+json", config.as_bytes(), ""),
+        described("application/vnd.oci.image.layer.v1.tar", &layer, "")
+    );
+    let platform = r#","platform":{"os":"linux","architecture":"amd64"}"#;
+    let index_kind = "application/vnd.oci.image.index.v1+json";
+    let index = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{index_kind}","manifests":[{}]}}"#,
+        described(kind, manifest.as_bytes(), platform)
+    );
+    let [id, of_manifest, of_index] =
+        [&config, &manifest, &index].map(|text| Sha256::of(text.as_bytes()));
+    let bytes = "application/octet-stream";
+    let port = registry(vec![
+        (bytes, layer),
+        (bytes, config.into_bytes()),
+        (kind, manifest.into_bytes()),
+        (index_kind, index.into_bytes()),
+    ]);
+    let mut world = World::new("docker", &image(&[], None));
+    let mut named = task("echo in the image");
+    let name = format!("localhost:{port}/any");
+    for _ in ["fetched", "there already"] {
+        named.image = Some(Image::Named { name: name.clone(), digest: of_manifest });
+        let (done, place) = world.run(&named).unwrap();
+        assert_eq!(place.log, "in the image\n");
+        assert_eq!((done.image.id, done.image.manifest), (id, Some(of_manifest)));
+        named.image = Some(Image::Named { name: name.clone(), digest: of_index });
+        let refusal = world.run(&named).unwrap_err();
+        assert_eq!(refusal.code, Code::WorkerImageMismatch, "{refusal:?}");
+    }
+}
+
 /// A plain runtime keeps no images.
 #[test]
 fn a_runtime_takes_archives_only() {
@@ -559,14 +793,18 @@ fn a_command_that_is_not_there_is_told() {
     if !able("container nothing") {
         return;
     }
-    let [mut world, mut plain] = World::both();
     let mut nothing = task("");
     nothing.command = vec!["/bin/nothing".into()];
-    let refusal = world.run(&nothing).unwrap_err();
-    assert_eq!(refusal.code, Code::GateUnavailable);
-    assert!(refusal.found.contains("/bin/nothing"), "{refusal:?}");
-    let (done, place) = plain.run(&nothing).unwrap();
-    assert!(!done.outcome.end.is_success() && place.log.contains("/bin/nothing"), "{}", place.log);
+    for mut world in World::each("container nothing") {
+        if let Engine::Runtime(_) = world.engine {
+            let (done, Place { log, .. }) = world.run(&nothing).unwrap();
+            assert!(!done.outcome.end.is_success() && log.contains("/bin/nothing"), "{log}");
+        } else {
+            let refusal = world.run(&nothing).unwrap_err();
+            assert_eq!(refusal.code, Code::GateUnavailable);
+            assert!(refusal.found.contains("/bin/nothing"), "{refusal:?}");
+        }
+    }
 }
 
 /// A worker that was killed leaves a container, and the next run takes it away.
@@ -612,6 +850,39 @@ fn left_overs_are_found_and_removed() {
     assert!(Path::new("/run/custody/containers").join(&name).exists());
     plain.output(&task("true"));
     assert!(!Path::new("/run/custody/containers").join(&name).exists());
+}
+
+/// Nothing stays in Docker of a run, nor of one whose worker was killed.
+#[test]
+fn docker_keeps_nothing_of_a_run() {
+    let test = "docker left-overs";
+    if !able(test) || !engines(test).contains(&"docker") {
+        return;
+    }
+    let mut world = World::new("docker", &image(&[layer(|_| ())], None));
+    world.output(&task("true"));
+    let (gone, kept) = (world.files.path().join("gone"), world.files.path().to_owned());
+    for (name, place) in [("left", gone), ("held", kept)] {
+        let body = format!(
+            r#"{{"Image":"sha256:{}","Volumes":{{"/vol":{{}}}},"Labels":{{"dev.custody.run":"{}"}}}}"#,
+            world.id,
+            place.display()
+        );
+        let docker = world.docker.as_ref().unwrap();
+        let (status, rest) = docker.ask("POST", &format!("/containers/create?name={name}"), &body);
+        assert_eq!(status, "201", "{rest}");
+    }
+    let is_there = |world: &World, place: &str| {
+        let docker = world.docker.as_ref().unwrap();
+        docker.ask("GET", &format!("/containers/{place}/json"), "").0 == "200"
+    };
+    assert!(is_there(&world, "left"));
+    let volumes = |world: &World| world.docker.as_ref().unwrap().ask("GET", "/volumes", "").1;
+    let before = volumes(&world).matches("Mountpoint").count();
+    world.output(&task("true"));
+    assert!(!is_there(&world, "left") && is_there(&world, "held"));
+    let after = volumes(&world).matches("Mountpoint").count();
+    assert_eq!((before, after), (2, 1), "the volume of the one that is held");
 }
 
 /// Archives that lead outside, contradict themselves or hold several images.
@@ -732,7 +1003,7 @@ fn layers_hide_what_lower_ones_have() {
     add(&mut upper, "etc/c/e", 0o644, b"upper");
     let upper = upper.into_inner().unwrap();
     let both = image(&[lower, upper], None);
-    for engine in ["podman", "runc"] {
+    for engine in engines("container layers") {
         let mut world = World::new(engine, &both);
         let log = world.output(&task("cat /etc/a; echo; ls /etc/b 2>/dev/null; ls /etc/c"));
         assert_eq!(log, "upper\ne\n", "{engine}");

@@ -38,6 +38,13 @@ fn fault(expected: &str, found: impl Into<String>) -> Refusal {
     Refusal::new(Code::GateUnavailable, "container engine", expected, found)
 }
 
+/// Not with containerd's store of images, where ids are digests of manifests or of whole indexes.
+fn ids_are_of_images(info: &Value) -> bool {
+    let status = info.get("DriverStatus").and_then(Value::as_array).into_iter().flatten();
+    let mut words = status.filter_map(Value::as_array).flatten().filter_map(Value::as_str);
+    !words.any(|word| word.starts_with("io.containerd.snapshotter"))
+}
+
 impl Api {
     pub(super) fn open(socket: &Path) -> Result<Self, Refusal> {
         let mut api = Self { socket: socket.into(), kind: Kind::Docker, engine: String::new() };
@@ -49,6 +56,14 @@ impl Api {
         }
         let name = if api.kind == Kind::Podman { "podman" } else { "docker" };
         api.engine = format!("{name} {}", text("/Version"));
+        if api.kind == Kind::Docker {
+            let info = api.good("what Docker says of itself", "GET", "/info", None)?.json();
+            if !ids_are_of_images(&info) {
+                let expected = "a Docker that knows images by their ids: \"features\": \
+                                {\"containerd-snapshotter\": false} in its daemon.json";
+                return Err(fault(expected, format!("{} with containerd's images", api.engine)));
+            }
+        }
         Ok(api)
     }
 
@@ -131,13 +146,12 @@ impl Api {
             Kind::Docker => {
                 let names = image.get("RepoDigests").and_then(Value::as_array);
                 let known = names.into_iter().flatten().filter_map(Value::as_str);
-                let known = known.filter_map(|name| sha256(name.rsplit_once('@')?.1).ok());
-                let mut known: Vec<Sha256> = known.collect();
-                known.sort_unstable();
-                known.dedup();
-                match (digest, known.as_slice()) {
-                    (Some(digest), known) if known.contains(digest) => Some(*digest),
-                    (_, [one]) => Some(*one),
+                let mut known = known.filter_map(|name| sha256(name.rsplit_once('@')?.1).ok());
+                // Docker keeps digests of manifests and of indexes in one list
+                match digest {
+                    Some(digest) if known.any(|known| known == *digest) => {
+                        self.is_of_manifest(name, digest)?.then_some(*digest)
+                    }
                     _ => None,
                 }
             }
@@ -149,6 +163,21 @@ impl Api {
             manifest,
             platform: platform(os, architecture, text("Variant")),
         })
+    }
+
+    /// Whether a digest is that of one image's manifest, of which only the registry tells Docker.
+    fn is_of_manifest(&self, name: &str, digest: &Sha256) -> Result<bool, Refusal> {
+        let path = format!("/distribution/{name}@sha256:{digest}/json");
+        let expected = "a registry that says of what the digest is, or an image by its id";
+        let said = self.good(expected, "GET", &path, None)?.json();
+        let kind = said.pointer("/Descriptor/mediaType").and_then(Value::as_str);
+        Ok(matches!(
+            kind,
+            Some(
+                "application/vnd.oci.image.manifest.v1+json"
+                    | "application/vnd.docker.distribution.manifest.v2+json"
+            )
+        ))
     }
 
     /// Removes containers whose working directory is gone: a worker that was killed left them.
@@ -187,7 +216,7 @@ impl Api {
             Kind::Docker => {
                 let path = format!("/images/sha256:{}/json", image.id);
                 let known = self.good("the image", "GET", &path, None)?.json();
-                ("/containers/create", for_docker(container, image, &known))
+                ("/containers/create", for_docker(container, image, &known)?)
             }
         };
         let made = self.good("a new container", "POST", path, Some(&body))?.json();
@@ -380,8 +409,13 @@ fn for_podman(container: &Container<'_>, image: &UsedImage) -> Value {
     })
 }
 
-/// Docker's. A variable without value is taken away.
-fn for_docker(container: &Container<'_>, image: &UsedImage, known: &Value) -> Value {
+/// Docker's. A variable without value is taken away. A volume of the image cannot be, and may hide what
+/// the command is to have.
+fn for_docker(
+    container: &Container<'_>,
+    image: &UsedImage,
+    known: &Value,
+) -> Result<Value, Refusal> {
     let of_image = known.pointer("/Config/Env").and_then(Value::as_array).into_iter().flatten();
     let of_image = of_image.filter_map(|text| Some(text.as_str()?.split_once('=')?.0));
     let is_declared = |name: &str| container.variables.iter().any(|(other, _)| other == name);
@@ -394,8 +428,13 @@ fn for_docker(container: &Container<'_>, image: &UsedImage, known: &Value) -> Va
             "BindOptions": { "Propagation": "rprivate" },
         })
     });
+    let volumes = known.pointer("/Config/Volumes").and_then(Value::as_object);
+    if let Some(volume) = volumes.and_then(|volumes| volumes.keys().next()) {
+        let expected = "an image without volumes: Docker makes them, and they can be written to";
+        return Err(fault(expected, format!("a volume at {volume}")));
+    }
     let limits = started_with();
-    json!({
+    Ok(json!({
         "Image": format!("sha256:{}", image.id),
         "Entrypoint": container.words,
         "Cmd": [],
@@ -424,5 +463,22 @@ fn for_docker(container: &Container<'_>, image: &UsedImage, known: &Value) -> Va
             "RestartPolicy": { "Name": "no" },
             "AutoRemove": false,
         },
-    })
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_docker_whose_ids_are_of_manifests_is_known() {
+        let info = |status| json!({ "Driver": "overlayfs", "DriverStatus": status });
+        assert!(!ids_are_of_images(&info(json!([[
+            "driver-type",
+            "io.containerd.snapshotter.v1"
+        ]]))));
+        for status in [json!(null), json!([["Backing Filesystem", "extfs"], ["d_type", "true"]])] {
+            assert!(ids_are_of_images(&info(status)));
+        }
+    }
 }
