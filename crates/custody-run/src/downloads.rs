@@ -2,9 +2,9 @@
 //! every byte that it gives.
 //!
 //! The command is in a network namespace of its own, and the proxy is all that it reaches there
-//! ([`gateway`]). Only `GET` and `HEAD` below the beginnings that the task names are answered, and with
+//! (`gateway`). Only `GET` and `HEAD` below the beginnings that the task names are answered, and with
 //! nothing but whole bodies, each in the store and held against its pin before the command sees the end
-//! of it ([`ledger`]). A URI stands for one sequence of bytes: no header of the command goes further, so
+//! of it (`ledger`). A URI stands for one sequence of bytes: no header of the command goes further, so
 //! that no other makes it another one.
 
 mod authority;
