@@ -7,6 +7,7 @@ use custody_core::envelope::{Envelope, Payload as _, PolicyText, StatementId};
 use custody_core::statement::{Decision, Resolve, Signoff, Stage, Statement};
 use custody_core::time::Time;
 use custody_store::bundle;
+use custody_verify::report::Rule;
 use custody_verify::{
     Docket, Evidence, Expectation, Floor, InTurn, Judge, PolicyChain, Question, Report, Subject,
     verify,
@@ -335,8 +336,10 @@ fn check(
         let mut less = evidence.clone();
         less.remove(removed);
         for (before, after) in reports.iter().zip(answers(&less, chain, now, questions)) {
+            // that a task was done is negative evidence, and so is all by which a result counts
+            let done = before.findings().all(|(_, rule, _)| rule == Rule::GateOnce);
             assert!(
-                before.accepted().is_some() || after.accepted().is_none(),
+                before.accepted().is_some() || after.accepted().is_none() || done,
                 "{} is accepted without {removed} only; before:{}",
                 after.subject().title,
                 custody_world::findings(before)
@@ -391,12 +394,13 @@ fn check_report(
 }
 
 /// Whether the statement speaks against another: withdrawals, refusals, announcements, and results,
-/// of which a second one is a fork and one at a gate says that the task was run.
+/// of which a second one is a fork and one at a gate says that the task was run. A certificate makes the
+/// results of its key known, and a second one speaks against the key.
 fn takes_something_back(evidence: &Evidence, id: StatementId) -> bool {
     let Some(envelope) = evidence.get(id) else { return false };
     match Statement::parse(envelope.unverified_payload()) {
         Ok(Statement::Signoff(signoff)) => signoff.decision != Decision::Approve,
-        Ok(Statement::Manifest(_) | Statement::Intent(_)) => true,
+        Ok(Statement::Manifest(_) | Statement::Intent(_) | Statement::Enrolment(_)) => true,
         _ => false,
     }
 }
