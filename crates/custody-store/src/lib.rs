@@ -17,6 +17,7 @@ mod evidence;
 mod fault;
 mod generation;
 mod index;
+mod lock;
 mod runs;
 mod store;
 mod trust;

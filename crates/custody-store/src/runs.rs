@@ -1,6 +1,6 @@
 //! One task, one run: who holds a task now, and which were ended here.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use rusqlite::{OptionalExtension, Row, Transaction, params};
 use crate::evidence::{Added, Entry, add_one};
 use crate::fault::{Fault, corrupt, failed};
 use crate::index::Relation;
+use crate::lock::Lock;
 use crate::store::{Store, seal};
 
 /// A task that was begun here.
@@ -47,7 +48,7 @@ pub struct Claim {
     share: Share,
     interrupted: Option<String>,
     path: PathBuf,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Claim {
@@ -159,15 +160,14 @@ fn undone(db: &Transaction<'_>, task: StatementId) -> Result<Option<Run>, Fault>
 }
 
 /// The lock at this path, unless another process has it.
-fn lock(path: &Path) -> io::Result<Option<File>> {
+fn lock(path: &Path) -> io::Result<Option<Lock>> {
     loop {
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => return Ok(None),
-            Err(TryLockError::Error(error)) => return Err(error),
+        match Lock::alone(file)? {
+            None => return Ok(None),
             // who finished before us removed the file under the lock: it excludes nobody any more
-            Ok(()) if file.metadata()?.nlink() == 0 => {}
-            Ok(()) => return Ok(Some(file)),
+            Some(lock) if lock.metadata()?.nlink() == 0 => {}
+            Some(lock) => return Ok(Some(lock)),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! One directory: how it is made, opened and shared.
 
 use std::fmt;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use rusqlite::{
 
 use crate::durable::sync_directory;
 use crate::fault::{Fault, corrupt, failed};
+use crate::lock::Lock;
 use crate::{generation, trust};
 
 const DATABASE: &str = "custody.sqlite";
@@ -36,7 +37,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Store {
     dir: PathBuf,
     connection: Mutex<Connection>,
-    /// `tmp/`, locked as long as the store is in use. None after its file system failed to write.
+    /// `tmp/`, as long as the store is in use.
+    _presence: Lock,
+    /// The same. None after its file system failed to write.
     pub(crate) file_system: Mutex<Option<File>>,
 }
 
@@ -74,11 +77,14 @@ impl Store {
             .and_then(|database| generation::check(dir, &database, witnessed).map(|()| database))
             .map_err(|fault| Refusal::from(fault).within(&shown(dir)))?;
         let tmp = dir.join("tmp");
-        let presence = enter(&tmp).map_err(|error| failed(&tmp, error))?;
+        let (presence, file_system) = enter(&tmp)
+            .and_then(|presence| presence.try_clone().map(|same| (presence, same)))
+            .map_err(|error| failed(&tmp, error))?;
         Ok(Self {
             dir: dir.to_owned(),
             connection: Mutex::new(connection),
-            file_system: Mutex::new(Some(presence)),
+            _presence: presence,
+            file_system: Mutex::new(Some(file_system)),
         })
     }
 
@@ -197,24 +203,19 @@ fn open_database(path: &Path) -> Result<Connection, Fault> {
 }
 
 /// Takes a share in `tmp/`. Whoever comes while nobody has one clears away what killed processes left.
-fn enter(tmp: &Path) -> std::io::Result<File> {
-    let presence = File::open(tmp)?;
-    match presence.try_lock() {
-        Ok(()) => {
-            for entry in fs::read_dir(tmp)? {
-                let entry = entry?;
-                if entry.file_type()?.is_dir() {
-                    fs::remove_dir_all(entry.path())?;
-                } else {
-                    fs::remove_file(entry.path())?;
-                }
-            }
+fn enter(tmp: &Path) -> std::io::Result<Lock> {
+    let Some(alone) = Lock::alone(File::open(tmp)?)? else {
+        return Lock::shared(File::open(tmp)?);
+    };
+    for entry in fs::read_dir(tmp)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
         }
-        Err(TryLockError::WouldBlock) => {}
-        Err(TryLockError::Error(error)) => return Err(error),
     }
-    presence.lock_shared()?;
-    Ok(presence)
+    alone.share()
 }
 
 /// A checksum over parts, each with its length. It finds damage; it does not stop a forger.
