@@ -17,7 +17,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("custody-sign", &["custody-core"]),
     (
         "custody-run",
-        &["custody-core", "custody-machine", "custody-sign", "custody-store", "custody-verify"],
+        &[
+            "custody-core",
+            "custody-machine",
+            "custody-sign",
+            "custody-store",
+            "custody-verify",
+            "custody-world",
+        ],
     ),
     (
         "custody-cli",

@@ -1,5 +1,6 @@
 //! What the verbs share: the clock, the store, keys, trust.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use std::time::SystemTime;
 
 use clap::Args;
 use custody_core::envelope::{Envelope, Keyring, StatementId};
-use custody_core::statement::{Label, Statement};
+use custody_core::statement::{EarlierManifest, Label, Manifest, Request, Statement};
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 use custody_run::gate;
@@ -199,4 +200,26 @@ pub(crate) fn statement<T: Clone>(
         Refusal::new(Code::StmtPredicateType, at, format!("a {kind}"), format!("a {found}"))
     })?;
     Ok((*narrowed.unverified()).clone())
+}
+
+/// The manifests that a request builds on, by id: what people are shown of them, and what a plan takes
+/// inputs from.
+pub(crate) fn earlier(
+    store: &Store,
+    policies: &PolicyChain,
+    request: &Request,
+) -> Result<BTreeMap<StatementId, Manifest>, Error> {
+    let keyring = gate::keyring(store, policies)?;
+    let read = |entry: &EarlierManifest| {
+        let id = entry.manifest;
+        let manifest = statement(store, &keyring, id, "manifest", Statement::as_manifest)?;
+        if EarlierManifest::of(id, &manifest) != *entry {
+            let at = format!("manifest {id}");
+            let expected = format!("what the request says of step {}", entry.step);
+            let found = "another step, number or size of artifacts";
+            return Err(Refusal::new(Code::SignoffContentMismatch, at, expected, found).into());
+        }
+        Ok((id, manifest))
+    };
+    request.builds_on.iter().map(read).collect()
 }

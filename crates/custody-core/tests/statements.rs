@@ -115,8 +115,9 @@ fn release() -> impl Strategy<Value = ReleaseId> {
 }
 
 fn request() -> impl Strategy<Value = Statement> {
-    let earlier = (label(), id(), artifacts(0))
-        .prop_map(|(step, manifest, artifacts)| EarlierManifest { step, manifest, artifacts });
+    let earlier = (label(), id(), any::<u64>(), any::<u64>()).prop_map(
+        |(step, manifest, artifacts, bytes)| EarlierManifest { step, manifest, artifacts, bytes },
+    );
     let head = (release(), label(), source(), (name(), any::<[u8; 32]>()), (any::<u64>(), id()));
     let tail = (prop::collection::vec(earlier, 0..3), pairs(), time(), time(), "[0-9a-f]{32}");
     (head, tail).prop_map(

@@ -51,7 +51,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use custody_core::envelope::StatementId;
 use custody_core::name::{ArtifactName, Pattern};
 use custody_core::statement::{
-    EarlierManifest, External, Input, Label, Limits, Origin, Request, Statement, Task,
+    External, Input, Label, Limits, Manifest, Origin, Request, Statement, Task,
 };
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
@@ -139,12 +139,13 @@ impl Pipeline {
     /// when they are made, and every call of `nonce` gives 32 other hexadecimal digits. No deadline
     /// is later than the request's end.
     ///
-    /// An input from an earlier step must be explained by exactly one manifest that the request
-    /// builds on: [`Code::ChainStepMissing`] if there is none, [`Code::ChainForked`] if there are
+    /// `earlier` has the manifests that the request builds on. An input from an earlier step must be
+    /// explained by exactly one of them: [`Code::ChainStepMissing`] if there is none, [`Code::ChainForked`] if there are
     /// several, [`Code::ArtMissing`] if one of the patterns selects nothing.
     pub fn plan(
         &self,
         request: &Request,
+        earlier: &BTreeMap<StatementId, Manifest>,
         authorization: StatementId,
         creator: &str,
         now: Time,
@@ -153,7 +154,8 @@ impl Pipeline {
         let mut ids: BTreeMap<&Label, StatementId> = BTreeMap::new();
         let mut tasks = Vec::new();
         for step in self.steps.iter().filter(|step| step.phase == request.phase) {
-            let inputs = all(step.inputs.iter().map(|input| input.resolve(request, &ids)))?;
+            let inputs =
+                all(step.inputs.iter().map(|input| input.resolve(request, earlier, &ids)))?;
             let image = step.image.as_ref();
             let variables = step.variables.iter();
             let task = Task {
@@ -201,6 +203,7 @@ impl StepInput {
     fn resolve(
         &self,
         request: &Request,
+        earlier: &BTreeMap<StatementId, Manifest>,
         ids: &BTreeMap<&Label, StatementId>,
     ) -> Result<Input, Refusal> {
         let patterns = all(self.artifacts.iter().map(|pattern| pattern.resolve_to(request)))?;
@@ -209,7 +212,7 @@ impl StepInput {
                 Refusal::new(Code::ChainStepMissing, &self.place, format!("step {step}"), "none")
             }),
             Upstream::Earlier(step) => {
-                earlier(request, step, &patterns).map_err(|refusal| refusal.within(&self.place))
+                one_earlier(earlier, step, &patterns).map_err(|refusal| refusal.within(&self.place))
             }
         };
         Ok(Input { origin: origin?, directory: self.directory.clone(), patterns })
@@ -217,23 +220,29 @@ impl StepInput {
 }
 
 /// The one manifest of the step that has what the patterns select.
-fn earlier(request: &Request, step: &Label, patterns: &[Pattern]) -> Result<Origin, Refusal> {
-    let selects = |entry: &EarlierManifest, pattern: &Pattern| {
-        entry.artifacts.iter().any(|artifact| pattern.matches(&artifact.name))
+fn one_earlier(
+    earlier: &BTreeMap<StatementId, Manifest>,
+    step: &Label,
+    patterns: &[Pattern],
+) -> Result<Origin, Refusal> {
+    let selects = |manifest: &Manifest, pattern: &Pattern| {
+        manifest.artifacts.iter().any(|artifact| pattern.matches(&artifact.name))
     };
-    let mut fitting = request.builds_on.iter().filter(|entry| {
-        entry.step == *step && patterns.iter().any(|pattern| selects(entry, pattern))
+    let mut fitting = earlier.iter().filter(|(_, manifest)| {
+        manifest.step == *step && patterns.iter().any(|pattern| selects(manifest, pattern))
     });
     let refuse = |code, found: &str| {
         let expected = format!("one manifest of step {step}, with such artifacts, in the request");
         Err(Refusal::new(code, "", expected, found))
     };
-    let Some(entry) = fitting.next() else { return refuse(Code::ChainStepMissing, "none") };
+    let Some((id, manifest)) = fitting.next() else {
+        return refuse(Code::ChainStepMissing, "none");
+    };
     if fitting.next().is_some() {
         return refuse(Code::ChainForked, "several");
     }
-    match patterns.iter().find(|pattern| !selects(entry, pattern)) {
+    match patterns.iter().find(|pattern| !selects(manifest, pattern)) {
         Some(pattern) => refuse(Code::ArtMissing, &format!("nothing like {pattern}")),
-        None => Ok(Origin::Manifest(entry.manifest)),
+        None => Ok(Origin::Manifest(*id)),
     }
 }

@@ -4,12 +4,13 @@
 use custody_core::digest::{Digests, Sha256};
 use custody_core::envelope::{Payload as _, StatementId};
 use custody_core::statement::{
-    Artifact, EarlierManifest, Image, Limits, Origin, Pipeline as PipelineRef, PolicyRef,
-    ReleaseId, Request, Revision, Source, Statement, Task,
+    Artifact, Image, Limits, Manifest, Origin, Pipeline as PipelineRef, PolicyRef, ReleaseId,
+    Request, Revision, Source, Statement, Task,
 };
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 use custody_run::pipeline::Pipeline;
+use custody_world::honest;
 
 const HELLO: &str = r#"pipeline = "https://custody.dev/pipeline/v1"
 
@@ -64,17 +65,23 @@ fn time(seconds: u64) -> Time {
     Time::from_unix(seconds).unwrap()
 }
 
-fn earlier(step: &str, manifest: &str, names: &[&str]) -> EarlierManifest {
+/// A manifest of an earlier phase, by its id.
+fn earlier(step: &str, id_of: &str, names: &[&str]) -> (StatementId, Manifest) {
     let artifact = |name: &&str| Artifact {
         name: name.parse().unwrap(),
         digests: Digests::from(Sha256::of(b"")),
         size: 0,
     };
-    EarlierManifest {
+    let made = Manifest {
         step: step.parse().unwrap(),
-        manifest: id(manifest),
         artifacts: names.iter().map(artifact).collect(),
-    }
+        ..honest().get_manifest("old/build/manifest")
+    };
+    (id(id_of), made)
+}
+
+fn old_build() -> (StatementId, Manifest) {
+    earlier("build", "old build", &["dist/hello-1.0.tar", "dist/delta"])
 }
 
 fn request(phase: &str) -> Request {
@@ -92,7 +99,7 @@ fn request(phase: &str) -> Request {
         },
         pipeline: PipelineRef { path: "pipeline.toml".parse().unwrap(), sha256: Sha256::of(b"") },
         policy: PolicyRef { version: 1, id: id("policy") },
-        builds_on: vec![earlier("build", "old build", &["dist/hello-1.0.tar", "dist/delta"])],
+        builds_on: Vec::new(),
         parameters: vec![
             ("flags".to_owned(), "-O2 {version} $(id)".to_owned()),
             ("destination".to_owned(), "file:///releases".to_owned()),
@@ -104,11 +111,28 @@ fn request(phase: &str) -> Request {
 }
 
 fn plan(text: &str, request: &Request) -> Result<Vec<Task>, Refusal> {
+    plan_after(text, request, [old_build()])
+}
+
+fn plan_after(
+    text: &str,
+    request: &Request,
+    earlier: impl IntoIterator<Item = (StatementId, Manifest)>,
+) -> Result<Vec<Task>, Refusal> {
     let mut count = 0;
-    Pipeline::parse(text)?.plan(request, id("authorization"), "ci", time(1_001_000), || {
+    let earlier = earlier.into_iter().collect();
+    let nonce = || {
         count += 1;
         format!("{count:032x}")
-    })
+    };
+    Pipeline::parse(text)?.plan(
+        request,
+        &earlier,
+        id("authorization"),
+        "ci",
+        time(1_001_000),
+        nonce,
+    )
 }
 
 fn task_id(task: &Task) -> StatementId {
@@ -171,8 +195,8 @@ fn a_task_says_what_the_file_says() {
 #[test]
 fn another_phase_has_other_tasks() {
     let mut request = request("ship");
-    request.builds_on.push(earlier("sign", "new sign", &["signed/hello"]));
-    let tasks = plan(HELLO, &request).unwrap();
+    let signed = earlier("sign", "new sign", &["signed/hello"]);
+    let tasks = plan_after(HELLO, &request, [old_build(), signed]).unwrap();
     assert_eq!(tasks.len(), 1);
     assert_eq!(tasks[0].destination.as_deref(), Some("file:///releases/1.1"));
     assert!(tasks[0].command.is_empty());
@@ -186,9 +210,9 @@ fn another_phase_has_other_tasks() {
 
 #[test]
 fn an_earlier_manifest_must_be_one() {
-    let code = |builds_on: Vec<EarlierManifest>| {
-        let request = Request { builds_on, ..request("promote") };
-        plan(HELLO, &request).map_err(|refusal| (refusal.code, refusal.at))
+    let code = |earlier: Vec<(StatementId, Manifest)>| {
+        plan_after(HELLO, &request("promote"), earlier)
+            .map_err(|refusal| (refusal.code, refusal.at))
     };
     let place = || "pipeline.toml:29:1".to_owned();
     let old = || earlier("build", "old", &["dist/a.tar"]);
@@ -415,8 +439,8 @@ const FROM: &str = "from = [\"https://registry.example.org/\"]\n";
 fn downloads_are_recorded_pinned_or_locked() {
     let downloads = |pipeline: &Pipeline| {
         let request = request("promote");
-        let tasks =
-            pipeline.plan(&request, id("authorization"), "c", time(0), || "0".repeat(32))?;
+        let (earlier, nonce) = ([old_build()].into(), || "0".repeat(32));
+        let tasks = pipeline.plan(&request, &earlier, id("authorization"), "c", time(0), nonce)?;
         Ok(tasks.into_iter().find(|task| task.step.as_str() == "build").unwrap().downloads.unwrap())
     };
     let recorded = downloading(&format!("{FROM}record = true")).unwrap();

@@ -377,16 +377,18 @@ fn a_summary_names_the_artifacts_the_policy_and_every_statement() {
     assert_eq!(summary.resource_uri, "custody:hello/1.1.0/release/production");
 }
 
-/// `gate-signing-oracle`, `gate-partial`: a scheduler may pick patterns, not files that nobody signed off.
+/// `gate-signing-oracle`, `gate-partial`: a scheduler may pick patterns, not manifests that nobody signed off, nor
+/// one that people were shown otherwise.
 #[test]
 fn nothing_is_published_that_the_request_does_not_name() {
     let less = |request: &mut custody_core::statement::Request| {
-        request.builds_on.iter_mut().for_each(|entry| {
-            entry.artifacts.retain(|artifact| artifact.name.as_str() != "signed/hello.mar");
-        });
+        request.builds_on.iter_mut().for_each(|entry| entry.artifacts -= 1);
     };
     let world = change().request("new/ship/request", less).build().unpublished();
     assert_refused(&world.gate(PUBLISH), Code::SignoffContentMismatch);
+    let none = |request: &mut custody_core::statement::Request| request.builds_on.clear();
+    let world = change().request("new/ship/request", none).build().unpublished();
+    assert_refused(&world.gate(PUBLISH), Code::ChainInputUnaccounted);
     let other_name = |task: &mut Task| task.outputs = vec!["nothing-like-it".parse().unwrap()];
     let world = change().task(PUBLISH, other_name).build().unpublished();
     assert_refused(&world.gate(PUBLISH), Code::ArtUnlisted);

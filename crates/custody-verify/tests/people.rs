@@ -133,7 +133,7 @@ fn a_sign_off_of_anything_else_is_refused() {
     // one file changes after the sign-offs: they are of another request
     let old = (world.id("new/ship/signoff/bob"), world.id("new/ship/signoff/carol"));
     let mut changed = change()
-        .request("new/ship/request", |request| request.builds_on[0].artifacts[0].size += 1)
+        .request("new/ship/request", |request| request.builds_on[0].bytes += 1)
         .authorization(DESK, move |authorization| {
             authorization.approvers[0].signoff = old.0;
             authorization.approvers[1].signoff = old.1;

@@ -435,7 +435,7 @@ impl World {
     fn release(&mut self, prefix: &str, version: &str, start: u64, with_partial: bool) {
         let mut builds_on = Vec::new();
         if with_partial {
-            builds_on.push(self.earlier("old/build/manifest", "dist/hello.mar"));
+            builds_on.push(self.earlier("old/build/manifest"));
         }
         let promote = self.phase(prefix, version, "promote", start, builds_on);
         let t = start + 300;
@@ -490,7 +490,7 @@ impl World {
         );
         self.add(&format!("{prefix}/extra/manifest"), manifest, &["docs"]);
 
-        let signed = self.earlier(&format!("{prefix}/sign/manifest"), "**");
+        let signed = self.earlier(&format!("{prefix}/sign/manifest"));
         let ship = self.phase(prefix, version, "ship", start + 1_000, vec![signed]);
         let t = start + 1_300;
         let sign = Origin::Manifest(self.id(&format!("{prefix}/sign/manifest")));
@@ -510,18 +510,8 @@ impl World {
         self.step(prefix, publish, "publisher", t + 100, &made);
     }
 
-    pub fn earlier(&self, manifest: &str, pattern: &str) -> EarlierManifest {
-        let pattern: custody_core::name::Pattern = pattern.parse().unwrap();
-        let content = self.get_manifest(manifest);
-        EarlierManifest {
-            step: content.step.clone(),
-            manifest: self.id(manifest),
-            artifacts: content
-                .artifacts
-                .into_iter()
-                .filter(|artifact| pattern.matches(&artifact.name))
-                .collect(),
-        }
+    pub fn earlier(&self, manifest: &str) -> EarlierManifest {
+        EarlierManifest::of(self.id(manifest), &self.get_manifest(manifest))
     }
 
     pub fn evidence(&self) -> Evidence {

@@ -369,7 +369,15 @@ class NamedPolicy:
 class BuildsOn:
     step: str = member(_label)
     manifest: str = member(_id_text)
-    artifacts: list[Artifact] = member(_artifacts)
+    artifacts: int = member(_number)
+    bytes: int = member(_number)
+
+
+def _builds_on(holder: Object, name: str) -> list[BuildsOn]:
+    found = _list_of(BuildsOn)(holder, name)
+    if len({one.manifest for one in found}) < len(found):
+        raise Refusal("STMT_SUBJECT_DUPLICATE", f"{holder.place}.{name}")
+    return found
 
 
 @dataclass(frozen=True)
@@ -379,7 +387,7 @@ class Request(Statement):
     source: Source = member(_source)
     pipeline: Pipeline = member(_closed(Pipeline))
     policy: NamedPolicy = member(_closed(NamedPolicy))
-    builds_on: list[BuildsOn] = member(_list_of(BuildsOn), "buildsOn")
+    builds_on: list[BuildsOn] = member(_builds_on, "buildsOn")
     parameters: dict[str, str] = member(_table)
     created: int = member(_time)
     expires: int = member(_time)

@@ -17,7 +17,7 @@ use custody_store::{Relation, Store};
 use custody_verify::PolicyChain;
 
 use super::release::owned_by;
-use crate::context::{KeyArgs, StoreArgs, nonce, now, statement, trusted};
+use crate::context::{KeyArgs, StoreArgs, earlier, nonce, now, statement, trusted};
 use crate::error::Error;
 use crate::ui::Ui;
 
@@ -135,8 +135,11 @@ impl Plan<'_> {
         // no task may outlive its authorization
         let limited =
             Request { expires: request.expires.min(authorization.expires), ..request.clone() };
+        let earlier = earlier(store, policies, &request)?;
         let tasks =
-            pipeline.plan(&limited, self.authorization, self.creator, now, || nonces.next())?;
+            pipeline.plan(&limited, &earlier, self.authorization, self.creator, now, || {
+                nonces.next()
+            })?;
         nonces.fault.map_or(Ok(()), Err)?;
         let (_, policy) = policies.newest();
         let product = policy.product(&request.release.product)?;

@@ -3,20 +3,20 @@
 mod propose;
 mod signoff;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::{Args, Subcommand};
 use custody_core::envelope::{Envelope, Keyring, StatementId};
 use custody_core::json::Value;
 use custody_core::statement::{
-    Authorization, Label, Request, Resolution, Resolve, Stage, Statement, short_code,
+    Authorization, Label, Manifest, Request, Resolution, Resolve, Stage, Statement, short_code,
 };
 use custody_core::{Code, Refusal};
 use custody_run::gate;
 use custody_store::{Relation, Store};
 use custody_verify::{PolicyChain, Tally};
 
-use crate::context::{KeyArgs, StoreArgs, now, statement, trusted};
+use crate::context::{KeyArgs, StoreArgs, earlier, now, statement, trusted};
 use crate::error::Error;
 use crate::tree::shown;
 use crate::ui::{BOLD, GOOD, Ui};
@@ -91,8 +91,12 @@ pub(crate) fn run(command: &ReleaseCommand, ui: &Ui) -> Result<(), Error> {
     }
 }
 
-/// A request as people read it before they decide.
-fn describe(request: &Request, id: StatementId) -> String {
+/// A request as people read it before they decide, with every artifact of the manifests that it builds on.
+fn describe(
+    request: &Request,
+    id: StatementId,
+    earlier: &BTreeMap<StatementId, Manifest>,
+) -> String {
     let mut text = format!(
         "{BOLD}{}: phase {}{BOLD:#}\n\n  short code   {BOLD}{}{BOLD:#}   (compare it with the others)\n  request      {id}\n  source       {}\n  pipeline     {} (sha256 {})\n  policy       {} ({})\n  from, to     {} to {}\n",
         request.release,
@@ -109,10 +113,9 @@ fn describe(request: &Request, id: StatementId) -> String {
     for (name, value) in &request.parameters {
         text += &format!("  parameter    {} = {}\n", shown(name), shown(value));
     }
-    for entry in &request.builds_on {
-        text +=
-            &format!("  builds on    step {} (manifest {})\n", entry.step, entry.manifest.short());
-        for artifact in &entry.artifacts {
+    for (id, manifest) in earlier {
+        text += &format!("  builds on    step {} (manifest {})\n", manifest.step, id.short());
+        for artifact in &manifest.artifacts {
             text += &format!(
                 "               {}  {} bytes  sha256 {}\n",
                 artifact.name, artifact.size, artifact.digests.sha256
@@ -136,7 +139,7 @@ fn status(args: &StatusArgs, ui: &Ui) -> Result<(), Error> {
     let policies = trusted(&store, now()?)?;
     let content = request(&store, &policies, args.request)?;
     let tally = tally(&store, &policies, args.request)?;
-    let mut text = describe(&content, args.request) + "\n";
+    let mut text = describe(&content, args.request, &earlier(&store, &policies, &content)?) + "\n";
     for approver in &tally.approvers {
         text += &format!(
             "  {GOOD}✓{GOOD:#} {} as {} ({})\n",

@@ -1,10 +1,11 @@
 //! The request: what a phase of a release is to do.
 
-use alloc::string::String;
+use alloc::collections::BTreeSet;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use super::Predicate;
-use super::parts::{Artifact, Descriptor, Label, ReleaseId, Source, check_names};
+use super::parts::{Descriptor, Label, ReleaseId, Source};
+use super::{Manifest, Predicate};
 use crate::digest::Sha256;
 use crate::envelope::StatementId;
 use crate::json::{Object, Value, text_map};
@@ -55,27 +56,41 @@ pub struct PolicyRef {
     pub id: StatementId,
 }
 
-/// A manifest that exists already, and those of its artifacts that are wanted.
+/// A manifest that exists already, all of whose artifacts may be used. Its statement id says what they are;
+/// how many and how large, so that people see from the request alone what they sign for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EarlierManifest {
     /// The step that made it.
     pub step: Label,
     /// Its statement id.
     pub manifest: StatementId,
-    /// The artifacts that may be used.
-    pub artifacts: Vec<Artifact>,
+    /// How many artifacts it lists.
+    pub artifacts: u64,
+    /// Their bytes in all.
+    pub bytes: u64,
 }
 
 impl EarlierManifest {
+    /// The entry of a manifest of this id.
+    pub fn of(id: StatementId, manifest: &Manifest) -> Self {
+        let bytes = manifest.artifacts.iter().map(|artifact| artifact.size);
+        Self {
+            step: manifest.step.clone(),
+            manifest: id,
+            artifacts: u64::try_from(manifest.artifacts.len()).unwrap_or(u64::MAX),
+            bytes: bytes.fold(0, u64::saturating_add),
+        }
+    }
+
     fn read(value: Value<'_>, at: &str) -> Result<Self, Refusal> {
         let mut object = value.into_object(at)?;
         let entry = Self {
             step: object.parsed("step")?,
             manifest: object.parsed("manifest")?,
-            artifacts: object.each("artifacts", Artifact::read)?,
+            artifacts: object.integer("artifacts")?,
+            bytes: object.integer("bytes")?,
         };
         object.finish()?;
-        check_names(entry.artifacts.iter().map(|artifact| &artifact.name), at)?;
         Ok(entry)
     }
 
@@ -83,8 +98,23 @@ impl EarlierManifest {
         Value::object([
             ("step", Value::text(&self.step)),
             ("manifest", Value::text(self.manifest)),
-            ("artifacts", Value::list(self.artifacts.iter().map(Artifact::write))),
+            ("artifacts", Value::Integer(self.artifacts)),
+            ("bytes", Value::Integer(self.bytes)),
         ])
+    }
+}
+
+fn read_builds_on(object: &mut Object<'_>) -> Result<Vec<EarlierManifest>, Refusal> {
+    let entries = object.each("buildsOn", EarlierManifest::read)?;
+    let mut known = BTreeSet::new();
+    match entries.iter().find(|entry| !known.insert(entry.manifest)) {
+        None => Ok(entries),
+        Some(entry) => Err(Refusal::new(
+            Code::StmtSubjectDuplicate,
+            object.place("buildsOn"),
+            "each manifest once",
+            entry.manifest.to_string(),
+        )),
     }
 }
 
@@ -102,11 +132,10 @@ pub(super) fn read_nonce(object: &mut Object<'_>) -> Result<String, Refusal> {
 }
 
 impl Request {
-    /// How many artifacts of earlier phases it names, and their bytes in all.
+    /// How many artifacts of earlier phases it takes up, and their bytes in all.
     pub fn content(&self) -> (u64, u64) {
-        let artifacts = self.builds_on.iter().flat_map(|entry| &entry.artifacts);
-        artifacts.fold((0, 0), |(count, bytes), artifact| {
-            (u64::saturating_add(count, 1), u64::saturating_add(bytes, artifact.size))
+        self.builds_on.iter().fold((0, 0), |(count, bytes), entry| {
+            (count.saturating_add(entry.artifacts), bytes.saturating_add(entry.bytes))
         })
     }
 }
@@ -127,7 +156,7 @@ impl Predicate for Request {
                 sha256: pipeline.parsed("sha256")?,
             },
             policy: PolicyRef { version: policy.integer("version")?, id: policy.parsed("id")? },
-            builds_on: object.each("buildsOn", EarlierManifest::read)?,
+            builds_on: read_builds_on(&mut object)?,
             parameters: object.map("parameters")?,
             created: object.parsed("created")?,
             expires: object.parsed("expires")?,

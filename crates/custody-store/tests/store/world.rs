@@ -66,15 +66,12 @@ fn nonce(label: &str) -> String {
     Sha256::of(label.as_bytes()).to_string()[..32].to_owned()
 }
 
-pub(crate) fn request(
-    label: &str,
-    policy: StatementId,
-    builds_on: &[(&str, StatementId)],
-) -> Request {
-    let earlier = |(name, manifest): &(&str, StatementId)| EarlierManifest {
+pub(crate) fn request(label: &str, policy: StatementId, builds_on: &[StatementId]) -> Request {
+    let earlier = |manifest: &StatementId| EarlierManifest {
         step: "build".parse().unwrap(),
         manifest: *manifest,
-        artifacts: vec![artifact(name)],
+        artifacts: 1,
+        bytes: 5,
     };
     Request {
         release: ReleaseId {
@@ -251,7 +248,8 @@ impl Release {
         let built_again = manifest(build.id(), "app", &[], "2");
         let signed_app = manifest(sign.id(), "app.signed", &[("app", built.id())], "1");
         let earlier = [("app.signed", signed_app.id())];
-        let ship = signed(10, self::request(&format!("{label} ship"), policy.id(), &earlier));
+        let ship = self::request(&format!("{label} ship"), policy.id(), &[signed_app.id()]);
+        let ship = signed(10, ship);
         let ship_approval = signoff(&ship, 11, Decision::Approve, None);
         let ship_authorization = self::authorization(ship.id(), &[ship_approval.id()]);
         let origins = [Origin::Manifest(signed_app.id())];

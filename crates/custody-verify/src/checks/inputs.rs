@@ -10,8 +10,8 @@ use custody_core::name::{ArtifactName, Pattern};
 use custody_core::statement::{Artifact, InputOrigin, Origin, Statement};
 use custody_core::{Code, Refusal};
 
+use super::downloads;
 use super::manifest::Context;
-use super::{Authority, downloads};
 use crate::docket::Case;
 
 /// What was used, by where it comes from and by name.
@@ -176,14 +176,12 @@ fn from_upstream(
     }
     let empty = BTreeMap::new();
     let from_here = used.get(&InputOrigin::Manifest(id)).unwrap_or(&empty);
-    let approved = Approved::of(&context.authority, id);
     let fits = |patterns: &[&Pattern], name: &ArtifactName| {
         patterns.iter().any(|pattern| pattern.matches(name))
     };
     let mut count: usize = 0;
     for artifact in &upstream.artifacts {
-        let across = fits(by_manifest, &artifact.name);
-        let is_wanted = across || fits(by_task, &artifact.name);
+        let is_wanted = fits(by_manifest, &artifact.name) || fits(by_task, &artifact.name);
         let refuse = |code, expected: String, found: &str| {
             Err(Refusal::new(code, at.clone(), expected, found))
         };
@@ -205,9 +203,6 @@ fn from_upstream(
             }
             None => {}
         }
-        if across {
-            approved.check(artifact, &at)?;
-        }
     }
     if from_here.len() == count {
         return Ok(count);
@@ -216,33 +211,6 @@ fn from_upstream(
     let name = stray.map_or_else(String::new, ToString::to_string);
     let expected = format!("products of step {} ({})", upstream.step, id.short());
     Err(Refusal::new(Code::ChainInputUnaccounted, at, expected, name))
-}
-
-/// The files of a manifest of an earlier phase or another release that people signed off.
-pub(crate) struct Approved<'r>(BTreeMap<&'r ArtifactName, &'r Artifact>);
-
-impl<'r> Approved<'r> {
-    pub(crate) fn of(authority: &Authority<'r>, manifest: StatementId) -> Self {
-        let entry = authority.earlier.get(&manifest);
-        let artifacts = entry.map(|entry| entry.artifacts.as_slice()).unwrap_or_default();
-        Self(artifacts.iter().map(|artifact| (&artifact.name, artifact)).collect())
-    }
-
-    pub(crate) fn check(&self, artifact: &Artifact, at: &str) -> Result<(), Refusal> {
-        match self.0.get(&artifact.name) {
-            Some(listed) if listed.same_bytes(artifact) => Ok(()),
-            Some(listed) => Err(differs(at, listed, artifact)),
-            None => {
-                let expected = "files that the request names";
-                Err(Refusal::new(
-                    Code::SignoffContentMismatch,
-                    at,
-                    expected,
-                    artifact.name.as_str(),
-                ))
-            }
-        }
-    }
 }
 
 /// Every input that the task names was used.

@@ -9,10 +9,9 @@ use core::num::NonZeroU32;
 use custody_core::digest::Sha256;
 use custody_core::envelope::{Signed, StatementId};
 use custody_core::name::{ArtifactName, Pattern};
-use custody_core::statement::{Image, Label, Origin, Request, Statement, Task};
+use custody_core::statement::{EarlierManifest, Image, Label, Origin, Request, Statement, Task};
 use custody_core::{Code, Refusal};
 
-use super::inputs::Approved;
 use super::manifest;
 use super::{Authority, Checked, downloads};
 use crate::docket::{Asked, Case};
@@ -313,6 +312,14 @@ fn from_manifest<'s>(
             manifest.step.to_string(),
         ));
     }
+    // what people were shown of it
+    let found = EarlierManifest::of(id, manifest);
+    if **named != found {
+        let shown = |entry: &EarlierManifest| {
+            format!("{} artifacts of {} bytes in all", entry.artifacts, entry.bytes)
+        };
+        return Err(Refusal::new(Code::SignoffContentMismatch, at, shown(named), shown(&found)));
+    }
     let earlier = origin_request(case, manifest.task, at)?;
     let (ours, theirs) = (&authority.request.release, &earlier.release);
     let refuse =
@@ -493,8 +500,6 @@ pub(crate) fn gate_inputs<'c>(
             .map_err(|refusal| refusal.within(&at))?;
         let manifest = *signed.unverified();
         origins.insert(id);
-        let exists = matches!(input.origin, Origin::Manifest(_));
-        let approved = exists.then(|| Approved::of(authority, id));
         for pattern in &input.patterns {
             let mut matching = manifest
                 .artifacts
@@ -511,8 +516,6 @@ pub(crate) fn gate_inputs<'c>(
                 ));
             }
             for artifact in matching {
-                // what exists already is taken only if people signed it off
-                approved.as_ref().map_or(Ok(()), |approved| approved.check(artifact, &at))?;
                 let place = (input.directory.folded(), artifact.name.folded());
                 let known = places.insert(place, (id, &artifact.name));
                 if known.is_some_and(|known| known != (id, &artifact.name)) {

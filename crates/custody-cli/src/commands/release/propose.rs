@@ -20,7 +20,7 @@ use custody_verify::PolicyChain;
 use custody_verify::policy::{Policy, Product, Step};
 
 use super::{add, describe, owned_by};
-use crate::context::{KeyArgs, StoreArgs, nonce, now, statement, trusted};
+use crate::context::{KeyArgs, StoreArgs, earlier, nonce, now, statement, trusted};
 use crate::error::Error;
 use crate::ui::Ui;
 
@@ -79,9 +79,10 @@ pub(super) fn run(args: &ProposeArgs, ui: &Ui) -> Result<(), Error> {
     } else {
         custody_sign::sign_envelope_as_machine(&mut envelope, &*signer)?;
     }
-    add(&store, &envelope)?;
     let id = envelope.id();
-    ui.result(&format!("{}\nrequest {id}", describe(&request, id)), || {
+    let description = describe(&request, id, &earlier(&store, &policies, &request)?);
+    add(&store, &envelope)?;
+    ui.result(&format!("{description}\nrequest {id}"), || {
         Value::object([
             ("ok", Value::Bool(true)),
             ("id", Value::text(id)),
@@ -195,11 +196,7 @@ fn builds_on(
             if !named && step.is_some_and(Step::is_shared) {
                 shared.entry(manifest.task).or_default().push(envelope.id());
             }
-            found.push(EarlierManifest {
-                step: manifest.step.clone(),
-                manifest: envelope.id(),
-                artifacts: manifest.artifacts.clone(),
-            });
+            found.push(EarlierManifest::of(envelope.id(), manifest));
         }
     }
     // one of several that agree stands for all

@@ -14,7 +14,7 @@ use custody_store::Store;
 use custody_verify::PolicyChain;
 
 use super::{add, describe, owned_by, request};
-use crate::context::{PassphraseArgs, StoreArgs, now, open_key, read, trusted, write_new};
+use crate::context::{PassphraseArgs, StoreArgs, earlier, now, open_key, read, trusted, write_new};
 use crate::error::Error;
 use crate::ui::{DIM, Ui};
 
@@ -119,7 +119,7 @@ pub(super) fn show(args: &ShowArgs, ui: &Ui) -> Result<(), Error> {
     let store = args.store.open()?;
     let policies = trusted(&store, now()?)?;
     let content = request(&store, &policies, args.request)?;
-    let mut text = describe(&content, args.request);
+    let mut text = describe(&content, args.request, &earlier(&store, &policies, &content)?);
     let signoff =
         args.word.as_ref().map(|word| compose(word, &content, args.request)).transpose()?;
     let envelope = signoff.map(|signoff| Statement::from(signoff).to_envelope());
@@ -155,7 +155,7 @@ pub(super) fn sign_off(args: &SignoffArgs, ui: &Ui) -> Result<(), Error> {
     let content = request(&store, &policies, args.request)?;
     let envelope = match (&args.word, &args.key, &args.statement, &args.signature) {
         (Some(word), Some(key), None, None) => {
-            ui.note(&describe(&content, args.request));
+            ui.note(&describe(&content, args.request, &earlier(&store, &policies, &content)?));
             let mut envelope =
                 Statement::from(compose(word, &content, args.request)?).to_envelope();
             let signer = open_key(key, &args.passphrase)?;

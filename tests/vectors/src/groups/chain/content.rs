@@ -326,25 +326,34 @@ pub(super) fn releases(group: &mut Group<'_>) {
         &world,
     );
     let world = change()
-        .request("new/promote/request", |request| request.builds_on[0].artifacts.clear())
+        .request("new/promote/request", |request| request.builds_on[0].artifacts -= 1)
         .build();
     refuse_signed(
         group,
         "file-not-approved",
         Code::SignoffContentMismatch,
         "chain-cross-release",
-        "a file of another release that people did not sign off",
+        "people were shown fewer files than the older release's manifest has",
         &world,
     );
-    let world = change()
-        .request("new/promote/request", |request| request.builds_on[0].artifacts[0].size += 1)
-        .build();
+    let world =
+        change().request("new/promote/request", |request| request.builds_on[0].bytes += 1).build();
     refuse_signed(
         group,
         "file-approved-otherwise",
-        Code::ArtDigestMismatch,
+        Code::SignoffContentMismatch,
         "hum-content-changed",
-        "people signed off another file than the older release has",
+        "people were shown another size than the older release's files have",
+        &world,
+    );
+    let twice = |request: &mut Request| request.builds_on.push(request.builds_on[0].clone());
+    let world = change().request("new/promote/request", twice).build();
+    refuse_signed(
+        group,
+        "manifest-named-twice",
+        Code::StmtSubjectDuplicate,
+        "hum-content-changed",
+        "a request names one manifest twice, and so counts its files twice",
         &world,
     );
     let world = change()
