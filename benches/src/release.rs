@@ -40,9 +40,9 @@ impl Floor {
                 let (message, sig) = if person.is_some() {
                     // the last 64 bytes of the blob are the signature
                     let raw = signature.sig[signature.sig.len() - 64..].to_vec();
-                    (sshsig::signed_data(&envelope.pae()), raw)
+                    (sshsig::signed_data(envelope.pae()), raw)
                 } else {
-                    (envelope.pae(), signature.sig.clone())
+                    (envelope.pae().to_vec(), signature.sig.clone())
                 };
                 Signed { key: raw(key.unwrap()), message, sig }
             })

@@ -24,7 +24,7 @@ pub(crate) fn envelope(data: &[u8]) {
     let again = Envelope::parse(envelope.to_json().as_bytes()).expect("what was written is read");
     assert_eq!(again, envelope);
     assert_eq!(again.id(), envelope.id());
-    assert_eq!(envelope.id().0, Sha256::of(&envelope.pae()));
+    assert_eq!(envelope.id().0, Sha256::of(envelope.pae()));
     let known: Keyring =
         ["alice", "builder"].map(|name| Key::of(name).public).into_iter().collect();
     let statement = envelope.open::<Statement>(&known).map(|signed| signed.signers().len());

@@ -69,10 +69,13 @@ impl FromStr for StatementId {
 
 /// The bytes that a DSSE signature covers (DSSE protocol, "PAE"). Lengths are in bytes.
 pub fn pae(payload_type: &str, payload: &[u8]) -> Vec<u8> {
-    let mut bytes =
-        format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len()).into_bytes();
+    let mut bytes = prefix(payload_type, payload.len()).into_bytes();
     bytes.extend_from_slice(payload);
     bytes
+}
+
+fn prefix(payload_type: &str, payload_bytes: usize) -> String {
+    format!("DSSEv1 {} {payload_type} {payload_bytes} ", payload_type.len())
 }
 
 /// One signature of an envelope. The key id is a hint that nobody vouches for.
@@ -88,7 +91,9 @@ pub struct Signature {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Envelope {
     payload_type: String,
-    payload: Vec<u8>,
+    /// What signatures cover; the payload is its end.
+    signed: Vec<u8>,
+    payload_bytes: usize,
     signatures: Vec<Signature>,
     id: StatementId,
 }
@@ -208,8 +213,11 @@ impl Envelope {
     }
 
     fn assemble(payload_type: String, payload: Vec<u8>, signatures: Vec<Signature>) -> Self {
-        let id = StatementId(Sha256::of(&pae(&payload_type, &payload)));
-        Self { payload_type, payload, signatures, id }
+        let payload_bytes = payload.len();
+        let mut signed = payload;
+        signed.splice(..0, prefix(&payload_type, payload_bytes).into_bytes());
+        let id = StatementId(Sha256::of(&signed));
+        Self { payload_type, signed, payload_bytes, signatures, id }
     }
 
     /// Reads the JSON form. Members that DSSE does not define are ignored, as it demands.
@@ -265,7 +273,7 @@ impl Envelope {
         };
         Value::object([
             ("payloadType", Value::text(&self.payload_type)),
-            ("payload", Value::text(base64(&self.payload))),
+            ("payload", Value::text(base64(self.unverified_payload()))),
             ("signatures", Value::list(self.signatures.iter().map(signature))),
         ])
         .to_line()
@@ -282,8 +290,8 @@ impl Envelope {
     }
 
     /// The bytes that signatures cover.
-    pub fn pae(&self) -> Vec<u8> {
-        pae(&self.payload_type, &self.payload)
+    pub fn pae(&self) -> &[u8] {
+        &self.signed
     }
 
     /// The signatures, unchecked.
@@ -300,7 +308,8 @@ impl Envelope {
 
     /// The payload without any proof: for showing it, and for finding it again in an index.
     pub fn unverified_payload(&self) -> &[u8] {
-        &self.payload
+        let start = self.signed.len().saturating_sub(self.payload_bytes);
+        self.signed.get(start..).unwrap_or_default()
     }
 
     /// Checks all signatures against the known keys, then reads the payload. At least one must fit;
@@ -311,18 +320,21 @@ impl Envelope {
             return Err(Refusal::new(Code::EnvPayloadType, "envelope.payloadType", P::TYPE, found));
         }
         let signers = self.signers(keyring)?;
-        Ok(Signed { content: P::parse(&self.payload)?, signers: signers.into(), id: self.id })
+        Ok(Signed {
+            content: P::parse(self.unverified_payload())?,
+            signers: signers.into(),
+            id: self.id,
+        })
     }
 
     fn signers(&self, keyring: &Keyring) -> Result<Vec<Signer>, Refusal> {
-        let message = self.pae();
         let mut signers: Vec<Signer> = Vec::new();
         let mut fault: Option<Refusal> = None;
         // in an order of their own, so that the order in the envelope decides nothing
         let mut signatures: Vec<&Signature> = self.signatures.iter().collect();
         signatures.sort_unstable();
         for signature in signatures {
-            match signer(signature, &message, keyring) {
+            match signer(signature, &self.signed, keyring) {
                 // one key may sign in two forms, of which only one is what the policy asks for
                 Ok(found) if !signers.contains(&found) => signers.push(found),
                 Ok(_) => {}

@@ -41,7 +41,7 @@ fn sign(seed: u8, message: &[u8]) -> Vec<u8> {
 }
 
 fn signature(seed: u8, envelope: &Envelope) -> Signature {
-    Signature { keyid: Some(public(seed).id().to_string()), sig: sign(seed, &envelope.pae()) }
+    Signature { keyid: Some(public(seed).id().to_string()), sig: sign(seed, envelope.pae()) }
 }
 
 fn envelope(seeds: &[u8]) -> Envelope {
@@ -75,7 +75,7 @@ fn a_key_that_is_added_is_known_and_counted_once() {
     assert_eq!(twice.payload_type(), TYPE);
     assert_eq!(twice.id().to_string().get(..12).unwrap(), twice.id().short());
     // the same key again, without a hint
-    twice.add_signature(Signature { keyid: None, sig: sign(1, &twice.pae()) });
+    twice.add_signature(Signature { keyid: None, sig: sign(1, twice.pae()) });
     assert_eq!(twice.signatures().len(), 2);
     let mut keyring = Keyring::default();
     assert_eq!(twice.open::<PolicyText>(&keyring).unwrap_err().code, Code::EnvKeyUnknown);
@@ -153,7 +153,7 @@ fn the_example_of_dsse_is_understood() {
     let [signature] = example.signatures() else { panic!("one signature") };
     let fits =
         |message: &[u8]| signature_fits(&key, Scheme::EcdsaP256Fixed, message, &signature.sig);
-    assert!(fits(&example.pae()));
+    assert!(fits(example.pae()));
     assert!(!fits(&pae("http://example.com/HelloWorld", b"hello World")));
     let keyring: Keyring = [key].into_iter().collect();
     assert_eq!(example.open::<PolicyText>(&keyring).unwrap_err().code, Code::EnvPayloadType);

@@ -119,7 +119,7 @@ fn not_every_key_is_tried_for_every_signature() {
     let opened = |place: usize, hint: bool| {
         let (pair, public) = &keys[place];
         let mut envelope = Envelope::unsigned::<PolicyText>(b"text".to_vec());
-        let sig = pair.sign(&envelope.pae()).as_ref().to_vec();
+        let sig = pair.sign(envelope.pae()).as_ref().to_vec();
         let keyid = hint.then(|| public.id().to_string());
         envelope.add_signature(Signature { keyid, sig });
         envelope.open::<PolicyText>(&keyring).map(|_| ()).map_err(|refusal| refusal.code)

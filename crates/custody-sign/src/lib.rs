@@ -46,7 +46,7 @@ pub fn sign_envelope_as_machine(
     envelope: &mut Envelope,
     signer: &dyn Signer,
 ) -> Result<(), Refusal> {
-    let sig = signer.sign_plain(&envelope.pae())?;
+    let sig = signer.sign_plain(envelope.pae())?;
     add(envelope, signer, sig);
     Ok(())
 }
@@ -56,7 +56,7 @@ pub fn sign_envelope_as_person(
     envelope: &mut Envelope,
     signer: &dyn Signer,
 ) -> Result<(), Refusal> {
-    let sig = signer.sign_ssh(&envelope.pae())?;
+    let sig = signer.sign_ssh(envelope.pae())?;
     add(envelope, signer, sig);
     Ok(())
 }

@@ -385,7 +385,7 @@ fn a_security_key_must_be_touched_and_where_the_policy_says_so_check_its_user() 
             let tail = [flags, 0, 0, 0, 7];
             let mut message = Sha256::of(application.as_bytes()).as_bytes().to_vec();
             message.extend(tail);
-            message.extend(Sha256::of(&sshsig::signed_data(&envelope.pae())).as_bytes());
+            message.extend(Sha256::of(&sshsig::signed_data(envelope.pae())).as_bytes());
             let mut inner = Vec::new();
             sshsig::put_string(&mut inner, b"sk-ssh-ed25519@openssh.com");
             sshsig::put_string(&mut inner, &Key::of("carol").raw(&message));

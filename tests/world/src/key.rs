@@ -30,11 +30,11 @@ impl Key {
     }
 
     pub fn plain(&self, envelope: &Envelope) -> Signature {
-        Signature { keyid: Some(self.public.id().to_string()), sig: self.raw(&envelope.pae()) }
+        Signature { keyid: Some(self.public.id().to_string()), sig: self.raw(envelope.pae()) }
     }
 
     pub fn ssh(&self, envelope: &Envelope) -> Signature {
-        let sig = sshsig::from_raw(&self.public, &self.raw(&sshsig::signed_data(&envelope.pae())));
+        let sig = sshsig::from_raw(&self.public, &self.raw(&sshsig::signed_data(envelope.pae())));
         Signature { keyid: None, sig }
     }
 

@@ -17,7 +17,7 @@ pub(crate) fn signature(seed: u8, envelope: &Envelope) -> Signature {
     let pair = Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap();
     Signature {
         keyid: Some(key(seed).id().to_string()),
-        sig: pair.sign(&envelope.pae()).as_ref().to_vec(),
+        sig: pair.sign(envelope.pae()).as_ref().to_vec(),
     }
 }
 

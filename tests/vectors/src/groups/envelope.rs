@@ -358,7 +358,7 @@ fn base64_forms(group: &mut Group<'_>) {
 
 fn algorithms(group: &mut Group<'_>) {
     let (p256, p384, rsa) = (Ecdsa::p256("desk"), Ecdsa::p384("desk"), Rsa::new());
-    let message = unsigned().pae();
+    let message = unsigned().pae().to_vec();
     let by = |key: &PublicKey, sig: Vec<u8>| {
         with(&[Signature { keyid: Some(key.id().to_string()), sig }]).to_json()
     };

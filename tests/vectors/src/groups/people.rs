@@ -31,7 +31,7 @@ fn by(key: &PublicKey, blob: Vec<u8>) -> What {
 }
 
 fn plain_keys(group: &mut Group<'_>) {
-    let message = unsigned().pae();
+    let message = unsigned().pae().to_vec();
     let bob = who("bob", true, &[&Key::of("bob").public]);
     let what = case(signed(unsigned(), &["bob"]).to_json(), 1, &[bob]);
     group.accept("ed25519", About("SSHSIG with Ed25519", &[]), &what);
@@ -54,7 +54,7 @@ fn plain_keys(group: &mut Group<'_>) {
 }
 
 fn forms(group: &mut Group<'_>) {
-    let message = unsigned().pae();
+    let message = unsigned().pae().to_vec();
     let (carol, mallory) = (Key::of("carol"), Key::of("mallory"));
     let signed_as = |ssh: Ssh<'_>| {
         ssh.blob(&carol.public, &inner("ssh-ed25519", &carol.raw(&ssh.data(&message)), &[]))
@@ -126,7 +126,7 @@ fn demanding(key: &PublicKey, blob: Vec<u8>) -> What {
 }
 
 fn security_keys(group: &mut Group<'_>) {
-    let message = unsigned().pae();
+    let message = unsigned().pae().to_vec();
     let (sk, application) = (Sk::of("carol"), "ssh:custody");
     let enrolled = sk.public(application);
     let flags = &["hum-webauthn-flags"];
@@ -214,7 +214,7 @@ struct Passkey {
 
 impl Passkey {
     fn new() -> Self {
-        Self { sk: Sk::of("carol-passkey"), challenge: base64url(&OURS.data(&unsigned().pae())) }
+        Self { sk: Sk::of("carol-passkey"), challenge: base64url(&OURS.data(unsigned().pae())) }
     }
 
     fn enrolled(&self, blob: Vec<u8>) -> What {

@@ -127,7 +127,7 @@ pub(super) fn show(args: &ShowArgs, ui: &Ui) -> Result<(), Error> {
         text += &format!("\n{}", String::from_utf8_lossy(envelope.unverified_payload()));
     }
     if let (Some(path), Some(envelope)) = (&args.out, &envelope) {
-        write_new(path, &envelope.pae())?;
+        write_new(path, envelope.pae())?;
         let file = path.display();
         text += &format!(
             "\n{DIM}sign it with: ssh-keygen -Y sign -n {NAMESPACE} -f KEY {file}\nthen: custody release sign-off {} --statement {file} --signature {file}.sig{DIM:#}\n",
