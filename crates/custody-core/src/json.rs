@@ -327,12 +327,12 @@ impl<'a> Object<'a> {
 
     /// Takes a required truth value.
     pub fn boolean(&mut self, name: &str) -> Result<bool, Refusal> {
-        self.required(name)?.into_bool(&self.place(name))
+        self.required(name)?.into_bool(name).map_err(|refusal| refusal.inside(&self.at))
     }
 
     /// Takes a required number.
     pub fn integer(&mut self, name: &str) -> Result<u64, Refusal> {
-        self.required(name)?.into_integer(&self.place(name))
+        self.required(name)?.into_integer(name).map_err(|refusal| refusal.inside(&self.at))
     }
 
     /// The object without the members that are `null`, for formats in which that is absence.

@@ -22,20 +22,26 @@ pub struct ArtifactName(String);
 const DEVICES: [&str; 4] = ["con", "prn", "aux", "nul"];
 
 fn is_device(segment: &str) -> bool {
-    let stem = segment.split('.').next().unwrap_or(segment).trim_end().to_ascii_lowercase();
-    let numbered = (stem.starts_with("com") || stem.starts_with("lpt"))
-        && stem.len() == 4
-        && stem.ends_with(|c: char| c.is_ascii_digit());
-    DEVICES.contains(&stem.as_str()) || numbered
+    let stem = segment.split('.').next().unwrap_or(segment).trim_end();
+    let numbered = match stem.as_bytes() {
+        [letters @ .., b'0'..=b'9'] => {
+            ["com", "lpt"].iter().any(|device| letters.eq_ignore_ascii_case(device.as_bytes()))
+        }
+        _ => false,
+    };
+    numbered || DEVICES.iter().any(|device| stem.eq_ignore_ascii_case(device))
 }
 
 fn segment_fault(segment: &str, extra: &str) -> Option<&'static str> {
-    let allowed =
-        |c: char| c.is_ascii_alphanumeric() || " ._-+~@=,()[]#".contains(c) || extra.contains(c);
+    let allowed = |byte: u8| {
+        byte.is_ascii_alphanumeric()
+            || b" ._-+~@=,()[]#".contains(&byte)
+            || extra.as_bytes().contains(&byte)
+    };
     match segment {
         "" => Some("an empty segment"),
         "." | ".." => Some("a segment that is a dot or two"),
-        _ if !segment.chars().all(allowed) => Some("a character that is not allowed"),
+        _ if !segment.bytes().all(allowed) => Some("a character that is not allowed"),
         _ if segment.starts_with(['-', ' ']) => Some("a segment that begins with - or a blank"),
         _ if segment.ends_with(['.', ' ']) => Some("a segment that ends with a dot or a blank"),
         _ if is_device(segment) => Some("a device name of Windows"),

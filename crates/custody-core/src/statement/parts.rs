@@ -1,7 +1,6 @@
 //! What several statements are made of.
 
 use alloc::borrow::{Cow, ToOwned};
-use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -304,22 +303,25 @@ pub(crate) fn check_names<'n>(
     names: impl Iterator<Item = &'n ArtifactName>,
     at: &str,
 ) -> Result<(), Refusal> {
-    let mut folded: BTreeMap<String, &ArtifactName> = BTreeMap::new();
-    for name in names {
-        let Some(known) = folded.insert(name.folded(), name) else { continue };
-        let (code, expected) = if known == name {
-            (Code::StmtSubjectDuplicate, "each name once")
-        } else {
-            (Code::ArtNameCollision, "names that differ by more than case")
-        };
-        return Err(Refusal::new(code, at, expected, name.as_str()));
+    let mut folded: Vec<(String, &ArtifactName)> =
+        names.map(|name| (name.folded(), name)).collect();
+    folded.sort_unstable();
+    for (one, other) in folded.iter().zip(folded.iter().skip(1)) {
+        if one.0 == other.0 {
+            let (code, expected) = if one.1 == other.1 {
+                (Code::StmtSubjectDuplicate, "each name once")
+            } else {
+                (Code::ArtNameCollision, "names that differ by more than case")
+            };
+            return Err(Refusal::new(code, at, expected, other.1.as_str()));
+        }
     }
-    let directory = |name: &&String| {
-        name.match_indices('/')
-            .any(|(end, _)| name.get(..end).is_some_and(|parent| folded.contains_key(parent)))
+    let is_file = |parent: &str| folded.binary_search_by(|(name, _)| (**name).cmp(parent)).is_ok();
+    let inside = |(name, _): &&(String, &ArtifactName)| {
+        name.match_indices('/').any(|(end, _)| name.get(..end).is_some_and(is_file))
     };
-    match folded.keys().find(directory) {
-        Some(name) => Err(Refusal::new(
+    match folded.iter().find(inside) {
+        Some((name, _)) => Err(Refusal::new(
             Code::ArtNameCollision,
             at,
             "no name that is a directory of another",
