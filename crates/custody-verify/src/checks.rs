@@ -14,7 +14,6 @@ pub(crate) mod task;
 pub(crate) mod whole;
 
 use alloc::collections::BTreeMap;
-use alloc::rc::Rc;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -33,7 +32,7 @@ pub(crate) struct Authority<'c> {
     pub(crate) product: &'c Product,
     pub(crate) phase: &'c Phase,
     /// What the request builds on, by manifest.
-    pub(crate) earlier: Rc<BTreeMap<StatementId, &'c EarlierManifest>>,
+    pub(crate) earlier: Arc<BTreeMap<StatementId, &'c EarlierManifest>>,
 }
 
 /// A manifest or a task that was checked, and what has to be looked at because of it.
@@ -54,6 +53,6 @@ impl Checked {
 }
 
 /// What a request builds on, by manifest.
-pub(crate) fn earlier(request: &Request) -> Rc<BTreeMap<StatementId, &EarlierManifest>> {
-    Rc::new(request.builds_on.iter().map(|entry| (entry.manifest, entry)).collect())
+pub(crate) fn earlier(request: &Request) -> Arc<BTreeMap<StatementId, &EarlierManifest>> {
+    Arc::new(request.builds_on.iter().map(|entry| (entry.manifest, entry)).collect())
 }

@@ -67,7 +67,7 @@ impl<'e> Docket<'e> {
 
     /// What could be read and was signed by a known key, by statement id.
     pub fn statements(&self) -> impl Iterator<Item = &Signed<Statement>> {
-        self.case.opened.statements.values().filter_map(|opened| opened.as_ref().ok())
+        self.case.statements()
     }
 }
 
@@ -189,6 +189,11 @@ impl Case<'_> {
     /// The same with another thing asked.
     pub(crate) fn asked(&self, asked: Asked) -> Self {
         Self { asked, ..self.clone() }
+    }
+
+    /// What could be read and was signed by a known key, by statement id.
+    pub(crate) fn statements(&self) -> impl Iterator<Item = &Signed<Statement>> {
+        self.opened.statements.values().filter_map(|opened| opened.as_ref().ok())
     }
 
     /// The certificates among the evidence.

@@ -12,7 +12,7 @@ use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 
 use crate::checks::authorization::{self, Tally};
-use crate::docket::{Asked, Docket, InTurn};
+use crate::docket::{Asked, Docket, InTurn, Spread};
 use crate::evidence::Evidence;
 use crate::policy::{Product, listed};
 use crate::report::Report;
@@ -169,7 +169,7 @@ pub fn tally(
 
 /// Answers questions about one docket. What was checked for one file is not checked again for the
 /// next: the answers are those that [`verify`] gives.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Judge<'d> {
     docket: &'d Docket<'d>,
     memo: Memo<'d>,
@@ -180,6 +180,12 @@ impl<'d> Judge<'d> {
     /// A judge who has not heard anything yet.
     pub fn new(docket: &'d Docket<'d>) -> Self {
         Self { docket, memo: Memo::default(), trails: BTreeMap::new() }
+    }
+
+    /// One who has looked at every document, side by side where the spread does, for many questions. Clones
+    /// share what it has seen.
+    pub fn of_all(docket: &'d Docket<'d>, spread: &impl Spread) -> Self {
+        Self { docket, memo: Memo::of_all(&docket.case, spread), trails: BTreeMap::new() }
     }
 
     /// The report on one question.
@@ -234,5 +240,9 @@ impl<'d> Judge<'d> {
 
 /// Text of strangers, fit to be shown on one line.
 pub(crate) fn shown(text: &str) -> String {
+    let plain = |byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\'' | b'\\');
+    if text.len() <= 200 && text.bytes().all(plain) {
+        return text.into();
+    }
     text.escape_debug().take(200).collect()
 }

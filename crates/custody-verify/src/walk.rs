@@ -2,38 +2,72 @@
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
-use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use custody_core::digest::Digests;
-use custody_core::envelope::StatementId;
+use custody_core::envelope::{Signed, StatementId};
 use custody_core::statement::{Manifest, Statement, Task};
 use custody_core::{Code, Refusal};
 
 use crate::checks::builders::Shared;
 use crate::checks::environment::Instances;
 use crate::checks::{Authority, Checked, authorization, manifest, subject, summary, task, whole};
-use crate::docket::Case;
+use crate::docket::{Case, Spread};
 use crate::judge::{Expectation, MAX_MANIFESTS, MAX_STATEMENTS, shown};
 use crate::report::{Node, NodeKind, Outcomes, Report, Rule};
 
 const NO_SUMMARY: &str = "everything was verified here; no other gate's word was relied upon";
 
-/// What was checked already. It holds for one case: the same evidence, time and kind of question.
-#[derive(Debug, Default)]
+/// What was checked already. It holds for one case: the same evidence, time and kind of question. Clones
+/// share what was known when they were made.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Memo<'c> {
-    authorities: BTreeMap<StatementId, Result<(Authority<'c>, Arc<Node>), Refusal>>,
-    tasks: BTreeMap<StatementId, Arc<Checked>>,
-    manifests: BTreeMap<StatementId, Arc<Checked>>,
-    instances: Option<Rc<Instances>>,
+    before: Arc<Known<'c>>,
+    since: Known<'c>,
 }
 
+#[derive(Clone, Debug, Default)]
+struct Known<'c> {
+    authorities: BTreeMap<StatementId, Believed<'c>>,
+    tasks: BTreeMap<StatementId, Arc<Checked>>,
+    manifests: BTreeMap<StatementId, Arc<Checked>>,
+    instances: Option<Arc<Instances>>,
+}
+
+type Believed<'c> = Result<(Authority<'c>, Arc<Node>), Refusal>;
+
 impl<'c> Memo<'c> {
+    /// Checks every document of the case, side by side where the spread does.
+    pub(crate) fn of_all(case: &'c Case<'_>, spread: &impl Spread) -> Self {
+        let ids = |wanted: fn(&Statement) -> bool| -> Vec<StatementId> {
+            let statements = case.statements();
+            statements.filter(|it| wanted(it.unverified())).map(Signed::id).collect()
+        };
+        let mut known =
+            Known { instances: Some(Arc::new(Instances::among(case))), ..Known::default() };
+        let authorizations = ids(|it| it.as_authorization().is_some());
+        let believed = spread.map(&authorizations, |id| believe(case, *id));
+        known.authorities = authorizations.into_iter().zip(believed).collect();
+        let start = Self { before: Arc::new(known.clone()), since: Known::default() };
+        let tasks = ids(|it| it.as_task().is_some());
+        let checked = spread.map(&tasks, |id| start.clone().task(case, *id));
+        known.tasks = tasks.into_iter().zip(checked).collect();
+        let manifests = ids(|it| it.as_manifest().is_some());
+        let checked = spread.map(&manifests, |id| start.clone().manifest(case, *id));
+        known.manifests = manifests.into_iter().zip(checked).collect();
+        Self { before: Arc::new(known), since: Known::default() }
+    }
+
     /// Which keys were seen on which machines.
-    pub(crate) fn instances(&mut self, case: &'c Case<'_>) -> Rc<Instances> {
-        self.instances.get_or_insert_with(|| Rc::new(Instances::among(case))).clone()
+    pub(crate) fn instances(&mut self, case: &'c Case<'_>) -> Arc<Instances> {
+        let look = || Arc::new(Instances::among(case));
+        self.before
+            .instances
+            .as_ref()
+            .unwrap_or_else(|| self.since.instances.get_or_insert_with(look))
+            .clone()
     }
 
     /// The task of a manifest that several machines do, and how many.
@@ -80,30 +114,32 @@ impl<'c> Memo<'c> {
         self.authorization(case, id).map(|(authority, _)| authority)
     }
 
-    fn authorization(
-        &mut self,
-        case: &'c Case<'_>,
-        id: StatementId,
-    ) -> Result<(Authority<'c>, Arc<Node>), Refusal> {
-        let check = || authorization::check(case, id).map(|(found, node)| (found, Arc::new(node)));
-        self.authorities.entry(id).or_insert_with(check).clone()
+    fn authorization(&mut self, case: &'c Case<'_>, id: StatementId) -> Believed<'c> {
+        let known = self.before.authorities.get(&id);
+        known
+            .unwrap_or_else(|| {
+                self.since.authorities.entry(id).or_insert_with(|| believe(case, id))
+            })
+            .clone()
     }
 
     fn task(&mut self, case: &'c Case<'_>, id: StatementId) -> Arc<Checked> {
-        if let Some(known) = self.tasks.get(&id) {
+        let Known { tasks, .. } = &self.since;
+        if let Some(known) = self.before.tasks.get(&id).or_else(|| tasks.get(&id)) {
             return known.clone();
         }
         let checked = Arc::new(task::check(case, self, id));
-        self.tasks.insert(id, checked.clone());
+        self.since.tasks.insert(id, checked.clone());
         checked
     }
 
     fn manifest(&mut self, case: &'c Case<'_>, id: StatementId) -> Arc<Checked> {
-        if let Some(known) = self.manifests.get(&id) {
+        let Known { manifests, .. } = &self.since;
+        if let Some(known) = self.before.manifests.get(&id).or_else(|| manifests.get(&id)) {
             return known.clone();
         }
         let checked = Arc::new(manifest::check(case, self, id));
-        self.manifests.insert(id, checked.clone());
+        self.since.manifests.insert(id, checked.clone());
         checked
     }
 
@@ -114,6 +150,10 @@ impl<'c> Memo<'c> {
     ) -> Result<Authority<'c>, Refusal> {
         self.authority(case, authorization_of(case, manifest)?)
     }
+}
+
+fn believe<'c>(case: &'c Case<'_>, id: StatementId) -> Believed<'c> {
+    authorization::check(case, id).map(|(found, node)| (found, Arc::new(node)))
 }
 
 fn authorization_of(case: &Case<'_>, manifest: &Manifest) -> Result<StatementId, Refusal> {

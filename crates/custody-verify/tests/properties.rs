@@ -226,13 +226,14 @@ fn a_judge_who_was_asked_before_answers_alike() {
             .map(|question| verify(question, &evidence, &chain, at(101_800)))
             .collect();
         let docket = Docket::open(&evidence, &chain, at(101_800), &Backwards);
-        let mut judge = Judge::new(&docket);
-        for (question, alone) in questions.iter().zip(&alone).rev() {
-            assert_eq!(judge.verify(question), *alone, "{question:?}");
-            verdicts.insert(alone.accepted().is_some());
-        }
-        for (question, alone) in questions.iter().zip(&alone) {
-            assert_eq!(judge.verify(question), *alone, "{question:?}, asked again");
+        for mut judge in [Judge::new(&docket), Judge::of_all(&docket, &Backwards)] {
+            for (question, alone) in questions.iter().zip(&alone).rev() {
+                assert_eq!(judge.verify(question), *alone, "{question:?}");
+                verdicts.insert(alone.accepted().is_some());
+            }
+            for (question, alone) in questions.iter().zip(&alone) {
+                assert_eq!(judge.verify(question), *alone, "{question:?}, asked again");
+            }
         }
     }
     assert_eq!(verdicts.len(), 2, "of both verdicts there must be some");

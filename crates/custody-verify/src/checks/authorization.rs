@@ -2,8 +2,8 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
-use alloc::rc::Rc;
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
 
@@ -524,7 +524,7 @@ pub(crate) fn tally(case: &Case<'_>, id: StatementId) -> Result<Tally, Refusal> 
         policy,
         product,
         phase,
-        earlier: Rc::default(),
+        earlier: Arc::default(),
     };
     let (approvers, ignored) = count(case, &authority(&nobody), &proposers);
     let authorization = Authorization { approvers, ..nobody.clone() };

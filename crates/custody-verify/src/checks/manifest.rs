@@ -2,7 +2,6 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
-use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -67,7 +66,7 @@ pub(super) struct Context<'x> {
     /// The key that speaks for the machine, and what is known of the machine.
     key: KeyId,
     machine: Machine,
-    instances: Rc<Instances>,
+    instances: Arc<Instances>,
     /// What was used of steps that several machines do: the task, and how many.
     pub(super) shared: BTreeMap<StatementId, (StatementId, usize)>,
 }
