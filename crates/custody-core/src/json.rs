@@ -399,11 +399,27 @@ pub fn text_list<T: ToString>(items: impl IntoIterator<Item = T>) -> Value<'stat
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::MEMBERS;
+    use crate::limits::{MEMBERS, VALUES};
     use proptest::prelude::*;
 
     fn code(text: &[u8]) -> Code {
         parse(text, 1 << 20, 1 << 16).unwrap_err().code
+    }
+
+    #[test]
+    fn a_refusal_says_where() {
+        let text = br#"{"a":{"b":{"n":"x","t":1,"l":[1],"o":2},"z":0}}"#;
+        let mut outer = parse(text, 99, 9).unwrap().into_object("doc").unwrap();
+        let mut middle = outer.object("a").unwrap();
+        let mut inner = middle.object("b").unwrap();
+        let at = |refusal: Refusal| refusal.at;
+        assert_eq!(at(inner.integer("n").unwrap_err()), "doc.a.b.n");
+        assert_eq!(at(inner.boolean("t").unwrap_err()), "doc.a.b.t");
+        assert_eq!(at(inner.each("l", Value::into_text).unwrap_err()), "doc.a.b.l[0]");
+        assert_eq!(at(inner.object("o").unwrap_err()), "doc.a.b.o");
+        assert_eq!(at(inner.text("none").unwrap_err()), "doc.a.b.none");
+        assert_eq!(at(middle.finish().unwrap_err()), "doc.a.z");
+        assert_eq!(outer.place("a"), "doc.a");
     }
 
     #[test]
@@ -468,6 +484,21 @@ mod tests {
             let shown = String::from_utf8_lossy(&text[..text.len().min(60)]);
             assert_eq!(code(text), expected, "{shown}");
         }
+    }
+
+    /// The last value that is allowed is, and the next one is not.
+    #[test]
+    fn values_are_counted() {
+        let lists = 41;
+        let of = |values: usize| {
+            let zeros = values - 1 - lists;
+            let full = format!("[{}0],", "0,".repeat(MEMBERS - 1));
+            let rest = zeros - MEMBERS * (lists - 1);
+            format!("[{}[{}0]]", full.repeat(lists - 1), "0,".repeat(rest - 1))
+        };
+        let parsed = |text: String| parse(text.as_bytes(), 1 << 24, 9).map_err(|it| it.code);
+        assert!(parsed(of(VALUES)).is_ok());
+        assert_eq!(parsed(of(VALUES + 1)).unwrap_err(), Code::ParseCountExceeded);
     }
 
     /// `json-number-forms`.

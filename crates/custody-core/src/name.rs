@@ -231,6 +231,20 @@ mod tests {
     }
 
     #[test]
+    fn what_was_read_is_what_stands_there() {
+        let name: ArtifactName = "dist/x/a.tar".parse().unwrap();
+        assert_eq!((name.as_str(), name.file_name()), ("dist/x/a.tar", "a.tar"));
+        assert_eq!("a.tar".parse::<ArtifactName>().unwrap().file_name(), "a.tar");
+        assert_eq!("dist/*".parse::<Pattern>().unwrap().as_str(), "dist/*");
+        for device in ["aux", "Prn.x.y", "dir/LPT9.log", "com0"] {
+            assert!(device.parse::<ArtifactName>().is_err(), "{device}");
+        }
+        for other in ["com", "com10", "lpt", "xcom1", "conn", "comx"] {
+            assert!(other.parse::<ArtifactName>().is_ok(), "{other}");
+        }
+    }
+
+    #[test]
     fn patterns_match_whole_names() {
         let cases = [
             ("dist/*", "dist/a.tar", true),

@@ -132,6 +132,12 @@ mod tests {
         }
     }
 
+    #[test]
+    fn since_an_earlier_moment_and_never_less_than_nothing() {
+        assert_eq!(Time(70).since(Time(7)), 63);
+        assert_eq!(Time(7).since(Time(70)), 0);
+    }
+
     /// `json-time-forms`.
     #[test]
     fn other_forms_are_refused() {
