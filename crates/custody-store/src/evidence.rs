@@ -61,8 +61,11 @@ fn readable_json(envelope: &Envelope) -> Result<Vec<u8>, Refusal> {
     Ok(json)
 }
 
+/// So many are done before another thread has begun.
+const FEW: usize = 16;
+
 fn entries(envelopes: &[Envelope]) -> Result<Vec<Entry<'_>>, Refusal> {
-    let entries: Vec<_> = envelopes.par_iter().map(Entry::of).collect();
+    let entries: Vec<_> = envelopes.par_iter().with_min_len(FEW).map(Entry::of).collect();
     entries.into_iter().collect()
 }
 
@@ -116,8 +119,8 @@ impl Store {
             check_absent(db, &missed.map(|(id, _)| id.0).collect())?;
             Ok(rows)
         })?;
-        let envelopes: Vec<_> =
-            rows.into_par_iter().map(|row| row.map(|row| row.open()).transpose()).collect();
+        let rows = rows.into_par_iter().with_min_len(FEW);
+        let envelopes: Vec<_> = rows.map(|row| row.map(|row| row.open()).transpose()).collect();
         envelopes.into_iter().collect()
     }
 
@@ -275,7 +278,7 @@ impl Row {
 /// The envelopes of rows, in parallel. Not to be called while the connection is held: a thread that
 /// waits here may take up other work that wants it.
 pub(crate) fn open_all(rows: Vec<Row>) -> Result<Vec<Envelope>, Refusal> {
-    let envelopes: Vec<_> = rows.into_par_iter().map(|row| row.open()).collect();
+    let envelopes: Vec<_> = rows.into_par_iter().with_min_len(FEW).map(|row| row.open()).collect();
     envelopes.into_iter().collect()
 }
 
