@@ -126,20 +126,22 @@ pub struct Contained {
     pub engine: String,
 }
 
-impl Contained {
-    /// What is measured of the machine, and what is so because of the container.
-    pub fn environment(&self, mut measured: Vec<(String, String)>) -> Vec<(String, String)> {
-        let own = [
-            ("container.engine", self.engine.replace(char::is_control, "?")),
-            ("container.image-id", format!("sha256:{}", self.image.id)),
-            ("container.platform", self.image.platform.clone()),
-            ("isolation", "container".to_owned()),
-        ];
-        measured.retain(|(name, _)| own.iter().all(|(other, _)| name != other));
-        measured.extend(own.map(|(name, value)| (name.to_owned(), value)));
-        measured.sort();
-        measured
-    }
+/// What is measured of the machine, and what is so because of the container.
+pub fn contained(
+    mut measured: Vec<(String, String)>,
+    image: &UsedImage,
+    engine: &str,
+) -> Vec<(String, String)> {
+    let own = [
+        ("container.engine", engine.replace(char::is_control, "?")),
+        ("container.image-id", format!("sha256:{}", image.id)),
+        ("container.platform", image.platform.clone()),
+        ("isolation", "container".to_owned()),
+    ];
+    measured.retain(|(name, _)| own.iter().all(|(other, _)| name != other));
+    measured.extend(own.map(|(name, value)| (name.to_owned(), value)));
+    measured.sort();
+    measured
 }
 
 /// Runs the command in the image. `private` is a directory that it does not reach. `user` is whom it
@@ -186,6 +188,7 @@ pub fn execute(
             runtime.clear_away()?;
             let archive = archive(run.directory, place)?;
             let reported = Runtime::archived(place.as_str(), &archive);
+            container.admitted(run, &reported, &runtime.engine)?;
             let running = runtime.start(&container, &archive, private)?;
             ending.of(running, &container, reported, runtime.engine.clone())
         }
@@ -242,6 +245,29 @@ impl Container<'_> {
 
     fn processes(&self) -> u64 {
         self.limits.processes.unwrap_or(PROCESSES)
+    }
+
+    fn confinement(&self) -> Confinement {
+        Confinement {
+            session: true,
+            privileges: true,
+            processes: true,
+            network: !self.network,
+            filesystem: true,
+            landlock: None,
+            limits: if self.limits.memory.or(self.limits.processes).is_some() {
+                Enforced::Together
+            } else {
+                Enforced::No
+            },
+            user: Some(self.user),
+            confiner: Confiner::default(),
+            tried: true,
+        }
+    }
+
+    fn admitted(&self, run: &Run<'_>, image: &UsedImage, engine: &str) -> Result<(), Refusal> {
+        run.admit.map_or(Ok(()), |admit| admit(&self.confinement(), Some((image, engine))))
     }
 }
 
@@ -310,6 +336,7 @@ impl Ending<'_> {
                 used
             }
         };
+        container.admitted(self.run, &used, &api.engine)?;
         let running = api.start(container, &used)?;
         self.of(running, container, used, api.engine.clone())
     }
@@ -330,22 +357,7 @@ impl Ending<'_> {
         running.remove()?;
         let finished = now()?;
         let (log, log_size) = log.finish();
-        let confinement = Confinement {
-            session: true,
-            privileges: true,
-            processes: true,
-            network: !container.network,
-            filesystem: true,
-            landlock: None,
-            limits: if container.limits.memory.or(container.limits.processes).is_some() {
-                Enforced::Together
-            } else {
-                Enforced::No
-            },
-            user: Some(container.user),
-            confiner: Confiner::default(),
-            tried: true,
-        };
+        let confinement = container.confinement();
         let outcome = Outcome { end, started, finished, log, log_size, confinement };
         Ok(Contained { outcome, image, engine })
     }

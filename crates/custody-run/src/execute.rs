@@ -22,7 +22,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use custody_core::digest::{Digests, Hasher};
-use custody_core::statement::Task;
+use custody_core::statement::{Task, UsedImage};
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -41,7 +41,6 @@ pub const LOG_BYTES: u64 = 64 << 20;
 pub(crate) const TICK: Duration = Duration::from_millis(10);
 
 /// One run of one task.
-#[derive(Debug)]
 pub struct Run<'a> {
     /// What is to be run.
     pub task: &'a Task,
@@ -57,6 +56,19 @@ pub struct Run<'a> {
     /// The time that the command should put into what it makes
     /// (<https://reproducible-builds.org/specs/source-date-epoch/>).
     pub source_date_epoch: Option<u64>,
+    /// Who has a say, if anybody, on where the command is about to run.
+    pub admit: Option<&'a Admit<'a>>,
+}
+
+/// Is told what will keep the command apart, and in which image and engine it will run. A refusal ends
+/// the run before the command begins.
+pub type Admit<'a> =
+    dyn Fn(&Confinement, Option<(&UsedImage, &str)>) -> Result<(), Refusal> + Sync + 'a;
+
+impl fmt::Debug for Run<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Run").field("directory", &self.directory).finish_non_exhaustive()
+    }
 }
 
 /// How a run ended.
@@ -133,13 +145,18 @@ pub fn execute(
         let cancelled = cancelled.load(Ordering::Relaxed).then_some(End::Cancelled);
         cancelled.or(late.then_some(End::TimedOut))
     };
-    let mut performed = perform(run, machine, &mut log, &stop)?;
-    if performed.is_err() && !machine.tried {
+    let probed = || {
         let found = Confinement::probe(&machine.confiner, machine.user)?;
         // who was to stay in the network that the worker is in stays there
-        let found = Confinement { network: found.network && machine.network, ..found };
-        performed = perform(run, &found, &mut log, &stop)?;
-    }
+        Ok::<_, Refusal>(Confinement { network: found.network && machine.network, ..found })
+    };
+    // who has a say is told what is, and not what may be
+    let hoped = machine.tried || run.admit.is_none();
+    let first = hoped.then(|| perform(run, machine, &mut log, &stop)).transpose()?;
+    let performed = match first {
+        Some(performed) if performed.is_ok() || machine.tried => performed,
+        _ => perform(run, &probed()?, &mut log, &stop)?,
+    };
     let performed = performed.map_err(|text| {
         Refusal::new(Code::GateUnavailable, "worker", "to keep the command apart", text)
     });
@@ -181,6 +198,7 @@ fn perform(
         None if limits.memory.or(limits.processes).is_some() => Enforced::Single,
         None => Enforced::No,
     };
+    run.admit.map_or(Ok(()), |admit| admit(&confinement, None))?;
 
     let started = now()?;
     // the command has both ends of ours, or the log would never end

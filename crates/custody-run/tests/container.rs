@@ -17,7 +17,7 @@ use custody_core::statement::{Artifact, Image, Limits, Task};
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 use custody_run::collect::collect;
-use custody_run::container::{Contained, Engine, execute, podman};
+use custody_run::container::{Contained, Engine, contained, execute, podman};
 use custody_run::execute::{End, LOG_BYTES, Run, User};
 use custody_run::stage::{RunDirectory, StagedInput, stage_inputs};
 use rustix::mount::{UnmountFlags, unmount};
@@ -292,6 +292,7 @@ impl World {
             log_limit: LOG_BYTES,
             timeout,
             source_date_epoch: Some(1_700_000_000),
+            admit: None,
         };
         let (image, engine) = (task.image.as_ref().unwrap(), Some(&self.engine));
         let done = execute(&run, image, (engine, &room, NOBODY), &mut |_| (), cancelled)?;
@@ -355,7 +356,8 @@ fn exactly_the_words_run_with_the_declared_variables_in_the_image() {
         assert_eq!(done.image.id, world.id);
         assert_eq!(done.image.platform, "linux/amd64");
         assert_eq!(done.image.name, PLACE);
-        let facts = done.environment(vec![("isolation".into(), "process".into())]);
+        let facts =
+            contained(vec![("isolation".into(), "process".into())], &done.image, &done.engine);
         let fact = |name: &str| &facts.iter().find(|(fact, _)| fact == name).unwrap().1;
         assert_eq!(fact("isolation"), "container");
         assert_eq!(fact("container.image-id"), &format!("sha256:{}", world.id));

@@ -115,6 +115,7 @@ impl World {
             log_limit: self.log_limit,
             timeout: self.timeout,
             source_date_epoch: Some(1_700_000_000),
+            admit: None,
         };
         if self.log().exists() {
             fs::remove_file(self.log()).unwrap();
@@ -275,6 +276,7 @@ fn a_log_that_exists_is_not_written_over() {
         log_limit: 1,
         timeout: None,
         source_date_epoch: None,
+        admit: None,
     };
     let refusal = execute(&run, &world.machine, &mut |_| (), &AtomicBool::new(false)).unwrap_err();
     assert_eq!(refusal.code, Code::GateUnavailable);
@@ -440,6 +442,7 @@ fn worker_that_is_killed() {
         log_limit: LOG_BYTES,
         timeout: None,
         source_date_epoch: None,
+        admit: None,
     };
     let machine = full(None);
     execute(&run, &machine, &mut |_| (), &AtomicBool::new(false)).unwrap();

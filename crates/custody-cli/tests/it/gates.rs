@@ -41,6 +41,36 @@ fn a_task_runs_once() {
     assert_eq!(traces(&world, "ran"), 1);
 }
 
+/// `wrk-ami-not-allowed`: a machine whose work nobody would take does not begin it, and says the same
+/// as everybody would afterwards. Landlock's version is known by trying only.
+#[test]
+fn a_machine_that_the_policy_does_not_want_begins_nothing() {
+    for (fact, standing, code) in [
+        ("filesystem", "claimed", "WORKER_ISOLATION_MISSING"),
+        ("ec2.image-id", "verified", "WORKER_IDENTITY_UNVERIFIED"),
+    ] {
+        let world = World::with_keys();
+        let demand = format!(
+            "[products.hello.steps.build]\nmachine = [{{ fact = \"{fact}\", is = [\"private\"], standing = \"{standing}\" }}, {{ fact = \"landlock\", is = [\"1\", \"2\", \"3\", \"4\", \"5\", \"6\", \"7\", \"8\", \"none\"], standing = \"claimed\" }}]\n"
+        );
+        let ec2 = format!(
+            "[platforms.ec2]\nkind = \"ec2\"\ncertificates = [{{ regions = [\"eu-west-1\"], certificate = \"\"\"{}\"\"\" }}]\n[roles.releng]",
+            crate::enrol::amazon().certificate_pem()
+        );
+        let text = world.policy_text().replace("[roles.releng]", &ec2);
+        world.found(&text.replace("[products.hello.steps.build]\n", &demand));
+        let task = world.build_task(LEAVES_A_TRACE, "");
+        let said = world.refused(&world.run_line(&task), code).json();
+        assert!(said["at"].as_str().unwrap().ends_with(fact), "{said}");
+        assert_eq!(traces(&world, "ran"), 0);
+        assert!(world.files("work").is_empty());
+        if fact == "filesystem" {
+            let line = world.run_line(&task).replace("--share room", "");
+            world.done(&line);
+        }
+    }
+}
+
 /// `gate-concurrent`.
 #[test]
 fn two_workers_at_once_run_it_once() {

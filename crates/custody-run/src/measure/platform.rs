@@ -110,7 +110,7 @@ impl Unanswered {
 }
 
 /// What the platforms said, until it is in the manifest.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Collected {
     attestations: Vec<Attestation>,
     claims: Vec<(String, String)>,

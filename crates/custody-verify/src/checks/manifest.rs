@@ -19,7 +19,7 @@ use custody_core::{Code, Refusal};
 use super::builders::Shared;
 use super::environment::{self, Instances, Machine};
 use super::inputs::inputs;
-use super::{Authority, Checked, image, source};
+use super::{Authority, Checked, authorization, image, source};
 use crate::docket::Case;
 use crate::judge::shown;
 use crate::policy::{Step, listed};
@@ -149,7 +149,7 @@ fn checks<'c>(
         node.fact("source signed by", person);
     }
     node.check(Rule::ManifestSource, source.map(|_| ()));
-    match environment(signed, context) {
+    match environment(context) {
         Ok(false) => node.not_required(Rule::ManifestEnvironment, NO_ENVIRONMENT),
         demanded => node.check(Rule::ManifestEnvironment, demanded.map(|_| ())),
     }
@@ -203,9 +203,20 @@ fn performed(
     Ok(signed.clone().verify(NonZeroU32::MIN, perform)?.principals().join(", "))
 }
 
-fn environment(signed: &Signed<&Manifest>, context: &Context<'_>) -> Result<bool, Refusal> {
-    let step = context.step;
-    environment::check(step, (signed, &context.key), &context.machine, &context.instances)
+fn environment(context: &Context<'_>) -> Result<bool, Refusal> {
+    let (step, made) = (context.step, (context.manifest, &context.key));
+    environment::check(step, made, &context.machine, &context.instances)
+}
+
+/// What will be found of the machine of a manifest that this key is to sign, as far as it is known.
+pub(crate) fn machine(case: &Case<'_>, draft: &Manifest, key: &KeyId) -> Result<(), Refusal> {
+    let task = case.statement(draft.task, "task", Statement::as_task)?;
+    let task = *task.unverified();
+    let (authority, _) = authorization::check(case, task.authorization)?;
+    let step = authority.product.step(&task.step)?;
+    image::check(case, draft, task, step)?;
+    let machine = Machine::of(case, draft, key, authority.policy);
+    environment::check(step, (draft, key), &machine, &Instances::among(case)).map(|_| ())
 }
 
 /// Whether a manifest of a task holds by itself, whatever others made; and what is known of its machine.
@@ -222,7 +233,7 @@ pub(crate) fn sound<'c>(
         && outputs(&context).is_ok()
         && inputs(case, &context).is_ok()
         && source::check(case, &context.authority, context.task, context.manifest).is_ok()
-        && environment(&signed, &context).is_ok()
+        && environment(&context).is_ok()
         && time(case, &context).is_ok();
     Ok((holds, context.machine))
 }
