@@ -71,6 +71,39 @@ fn a_machine_that_the_policy_does_not_want_begins_nothing() {
     }
 }
 
+/// What would be found while planning is found before anybody signs.
+#[test]
+fn a_pipeline_that_cannot_be_planned_is_not_proposed() {
+    let world = World::fresh();
+    let ship = PUBLISH.replace("earlier = \"pack\"", "earlier = \"check\"");
+    let parameter = BUILD.replace("source/hello.txt", "{param.word}");
+    let digits = BUILD.replace("source = true", "source = true\nimage = \"debian:12\"");
+    let unknown = BUILD.replace("steps.build", "steps.compile");
+    for (steps, code, at) in [
+        ("[steps.build".to_owned(), "PARSE_FIELD_TYPE", "pipeline.toml:2:13"),
+        (digits, "PARSE_FIELD_TYPE", "pipeline.toml:7:9"),
+        (ship, "PARSE_FIELD_MISSING", "pipeline.toml"),
+        (parameter, "PARSE_FIELD_MISSING", "pipeline.toml:5:24"),
+        (unknown, "POLICY_STEP_UNKNOWN", "compile"),
+    ] {
+        world.pipeline(&[&steps]);
+        let line = "release propose --store store --product hello --version 1.0 --channel release \
+                    --phase promote --repository source --key keys/alice";
+        let said = world.refused(line, code).json();
+        assert!(said["at"].as_str().unwrap().contains(at), "{said}");
+    }
+    world.pipeline(&[BUILD]);
+    world.propose("promote", "");
+    // and what an earlier phase should have made, and has not
+    world.pipeline(&[BUILD, PUBLISH]);
+    let propose = format!(
+        "release propose --store store --product hello --version 1.0 --channel release --phase ship \
+         --repository source --key keys/alice --param destination={}",
+        world.destination()
+    );
+    world.refused(&propose, "CHAIN_STEP_MISSING");
+}
+
 /// `gate-concurrent`.
 #[test]
 fn two_workers_at_once_run_it_once() {
