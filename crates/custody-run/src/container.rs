@@ -161,7 +161,9 @@ pub fn execute(
     let found = if engine.is_none() { Engine::found() } else { None };
     let engine = engine.or(found.as_ref()).ok_or_else(|| {
         let expected = "podman, docker, runc or crun, to run commands in images";
-        Refusal::new(Code::GateUnavailable, "worker", expected, "none of them")
+        Refusal::new(Code::GateUnavailable, "worker", expected, "none of them").advising(
+            "install podman, or say with --engine where an engine is; then run the task again",
+        )
     })?;
     run.directory.give_to(user.uid, user.gid)?;
     let directory = run.directory.path().to_str().ok_or_else(|| {

@@ -158,7 +158,9 @@ pub fn execute(
         _ => perform(run, &probed()?, &mut log, &stop)?,
     };
     let performed = performed.map_err(|text| {
-        Refusal::new(Code::GateUnavailable, "worker", "to keep the command apart", text)
+        Refusal::new(Code::GateUnavailable, "worker", "to keep the command apart", text).advising(
+            "nothing has run: run the task again; if it stays so, run it on another machine",
+        )
     });
     let Performed { end, started, finished, confinement } = performed?;
     let (log, log_size) = log.hasher.finish();
@@ -279,7 +281,12 @@ fn check_reachable(path: &Path, user: User) -> Result<(), Refusal> {
             let expected = format!("a directory that user {} may pass (chmod o+x)", user.uid);
             let found = format!("mode {:o}", found.mode() & 0o7777);
             let at = directory.display().to_string();
-            return Err(Refusal::new(Code::GateUnavailable, at, expected, found));
+            let refusal = Refusal::new(Code::GateUnavailable, at, expected, found);
+            let advice = format!(
+                "chmod o+x {}, or name another directory with --work DIR; then run the task again",
+                directory.display()
+            );
+            return Err(refusal.advising(advice));
         }
     }
     Ok(())

@@ -159,7 +159,9 @@ fn without(command: &mut Command, start: &str) {
 fn output(command: &mut Command, clone: &Path, what: &str) -> Result<Vec<u8>, Refusal> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.stdin(Stdio::null()).output().map_err(|error| {
+        let advice = format!("install {program}, then give the same command again");
         Refusal::new(Code::GateUnavailable, program, "to be installed", error.to_string())
+            .advising(advice)
     })?;
     if output.status.success() {
         return Ok(output.stdout);

@@ -307,7 +307,9 @@ impl Worker<'_> {
             (Some(image), Some(_)) => {
                 let at = format!("image {image}");
                 let expected = "a task without downloads: no image is run with the proxy yet";
-                Err(Refusal::new(Code::GateUnavailable, at, expected, "downloads"))
+                let refusal = Refusal::new(Code::GateUnavailable, at, expected, "downloads");
+                Err(refusal
+                    .advising("take the image or the downloads out of the step, and propose anew"))
             }
         }
     }

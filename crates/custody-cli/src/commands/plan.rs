@@ -98,8 +98,11 @@ fn planned(store: &Store, authorization: StatementId) -> Result<usize, Error> {
 /// One plan is enough: a second one lets every step of the phase happen once more.
 fn planned_before(authorization: StatementId, tasks: usize) -> Error {
     let at = format!("authorization {authorization}");
-    let found = format!("{tasks} tasks: custody run --all goes on with them; --again plans anew");
-    Refusal::new(Code::ChainReplayed, at, "no tasks yet", found).into()
+    let refusal = Refusal::new(Code::ChainReplayed, at, "no tasks yet", format!("{tasks} tasks"));
+    let advice = format!(
+        "go on with them: custody run --all {authorization}; with --again everything is planned anew and done twice"
+    );
+    refusal.advising(advice).into()
 }
 
 struct Plan<'a> {

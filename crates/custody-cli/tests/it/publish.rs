@@ -149,6 +149,11 @@ fn in_doubt_after_a_crash() {
 
     let said = world.refused(&world.publish_line(&task), "GATE_ALREADY_EXECUTED");
     assert!(said.out.contains("doubt"), "{said:#?}");
+    let intent = world
+        .list("intent")
+        .into_iter()
+        .find(|id| said.out.contains(&format!("resolve {task} --resume --intent {id} ")));
+    assert!(intent.is_some(), "{said:#?}");
     // bob may sign off, and may not resolve
     resolve(&world, &task, "bob");
     world.refused(&world.publish_line(&task), "GATE_ALREADY_EXECUTED");

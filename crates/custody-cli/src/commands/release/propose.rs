@@ -152,8 +152,14 @@ fn signed(
 fn can_be_planned(clone: &Path, request: &Request, product: &Product) -> Result<(), Error> {
     // nothing but the id of the authorization will be another
     let authorization = StatementId(request.pipeline.sha256);
-    let pipeline = pipeline(clone, request)?;
-    for task in pipeline.plan(request, authorization, "", request.created, String::new)? {
+    let tasks = pipeline(clone, request).and_then(|pipeline| {
+        pipeline.plan(request, authorization, "", request.created, String::new)
+    });
+    let advice = format!(
+        "mend {} or give what it asks for (--param, --builds-on), commit, and propose again",
+        request.pipeline.path
+    );
+    for task in tasks.map_err(|refusal| refusal.advising(advice))? {
         product.step(&task.step)?;
     }
     Ok(())
