@@ -195,10 +195,13 @@ pub fn execute(
             ending.of(running, &container, reported, runtime.engine.clone())
         }
         Engine::Podman(storage) => {
-            let service = Service::start(private, storage.as_deref())?;
-            ending.in_engine(&service.socket, image, &container)
+            let storage = storage.as_deref();
+            let mut service = Service::start(private, storage)?;
+            let api = Api::open(&service.socket, storage);
+            let done = api.and_then(|api| ending.in_engine(&api, image, &container));
+            done.map_err(|refusal| service.explain(refusal))
         }
-        Engine::Socket(socket) => ending.in_engine(socket, image, &container),
+        Engine::Socket(socket) => ending.in_engine(&Api::open(socket, None)?, image, &container),
     }
 }
 
@@ -309,11 +312,10 @@ struct Ending<'a> {
 impl Ending<'_> {
     fn in_engine(
         &mut self,
-        socket: &Path,
+        api: &Api,
         image: &Image,
         container: &Container<'_>,
     ) -> Result<Contained, Refusal> {
-        let api = Api::open(socket)?;
         api.clear_away()?;
         let used = match image {
             Image::Named { name, digest } => {

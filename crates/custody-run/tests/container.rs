@@ -643,6 +643,13 @@ fn a_named_image_is_found_by_its_digest_alone() {
     named.image = name("localhost:1/any", Sha256::of(b"another"));
     let refusal = world.run(&named).unwrap_err();
     assert_eq!(refusal.code, Code::GateUnavailable, "{refusal:?}");
+    // in words: which one, why, and how to bring it
+    let reference = format!("localhost:1/any@sha256:{}", Sha256::of(b"another"));
+    assert_eq!(refusal.expected, format!("image {reference}"));
+    assert!(refusal.found.contains("refused") && !refusal.found.contains('{'), "{refusal:?}");
+    let storage = world.files.path().join("images/storage");
+    let pull = format!("podman --root {} pull {reference}", storage.display());
+    assert!(refusal.remedy().contains(&pull), "{}", refusal.remedy());
     // somebody gives the image's name to another: the digest holds
     let (evil, evil_id) = image(&[layer(|tar| add(tar, "etc/evil", 0o644, b"1"))], None);
     let archive = world.files.path().join("evil.tar");
@@ -807,6 +814,34 @@ fn a_command_that_is_not_there_is_told() {
             assert!(refusal.found.contains("/bin/nothing"), "{refusal:?}");
         }
     }
+}
+
+/// An engine that cannot start a container is no command that failed.
+#[test]
+fn a_fault_of_the_engine_is_not_the_commands() {
+    if !able("container faults") {
+        return;
+    }
+    let mut tar = tar::Builder::new(Vec::new());
+    add(&mut tar, "proc", 0o644, b"a file, where a file system belongs");
+    let bad = image(&[tar.into_inner().unwrap()], None);
+    for engine in engines("container faults") {
+        let mut world = World::new(engine, &bad);
+        let refusal = world.run(&task("exit 3")).unwrap_err();
+        assert_eq!(refusal.code, Code::GateUnavailable, "{engine}: {refusal:?}");
+        assert!(refusal.found.contains("proc"), "{engine}: {refusal:?}");
+        let mut good = World::new(engine, &image(&[layer(|_| ())], None));
+        let (done, _) = good.run(&task("exit 3")).unwrap();
+        assert!(done.outcome.end.to_string().contains('3'), "{engine}: {}", done.outcome.end);
+    }
+    // and one that does not even begin says why
+    let mut world = World::new("podman", &image(&[layer(|_| ())], None));
+    let storage = world.files.path().join("images/storage");
+    fs::create_dir_all(&storage).unwrap();
+    fs::write(storage.join("libpod"), "").unwrap();
+    let refusal = world.run(&task("true")).unwrap_err();
+    assert_eq!(refusal.code, Code::GateUnavailable, "{refusal:?}");
+    assert!(refusal.found.contains("libpod"), "{refusal:?}");
 }
 
 /// A worker that was killed leaves a container, and the next run takes it away.
