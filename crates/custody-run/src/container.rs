@@ -378,7 +378,7 @@ fn watch(
     let status = loop {
         if open {
             wait_for(running.output())?;
-            open = running.read(&mut |bytes| log.keep(bytes))? != Some(0);
+            open = read(running, log)?;
         } else {
             thread::sleep(TICK);
         }
@@ -402,9 +402,18 @@ fn watch(
     let last = Instant::now() + Duration::from_secs(5);
     while open && Instant::now() < last {
         wait_for(running.output())?;
-        open = running.read(&mut |bytes| log.keep(bytes))? != Some(0);
+        open = read(running, log)?;
     }
     Ok(stopped.unwrap_or(End::Exited(status)))
+}
+
+/// Takes what was printed, and says whether there may be more.
+fn read(running: &mut impl Running, log: &mut Log<'_>) -> io::Result<bool> {
+    let length = running.read(&mut |bytes| log.keep(bytes))?;
+    if length.is_none() {
+        log.idle();
+    }
+    Ok(length != Some(0))
 }
 
 fn wait_for(output: Option<BorrowedFd<'_>>) -> io::Result<()> {

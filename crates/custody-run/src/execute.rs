@@ -6,6 +6,7 @@
 
 mod confine;
 mod group;
+mod lines;
 mod processes;
 
 use std::borrow::Cow;
@@ -31,6 +32,7 @@ use rustix::io::Errno;
 use self::confine::Said;
 pub use self::confine::{Confinement, Confiner, Enforced, User};
 use self::group::Group;
+use self::lines::Lines;
 use crate::stage::RunDirectory;
 use crate::stage::copy::{CHUNK, unavailable};
 
@@ -122,8 +124,8 @@ impl fmt::Display for End {
 }
 
 /// Runs the command to its end and kills what it leaves behind. `machine` says what this machine
-/// can do to keep it apart; where that was not tried and does not work, it is tried now. `live` is given what the command prints, as it comes and as far as it is
-/// logged. `cancelled` may be set at any time by anybody.
+/// can do to keep it apart; where that was not tried and does not work, it is tried now. `live` is given what the command prints, line by line as it comes and as far as
+/// it is logged. `cancelled` may be set at any time by anybody.
 ///
 /// A command that fails is no refusal: see [`Outcome::end`]. [`Code::GateStepMismatch`] is the
 /// answer to a task without a command, [`Code::ParseFieldType`] to words that no program can get,
@@ -315,7 +317,7 @@ pub(crate) struct Log<'a> {
     limit: u64,
     /// How much of the limit is left; none when the file says that it ends early.
     left: Option<u64>,
-    live: &'a mut dyn FnMut(&[u8]),
+    live: Lines<'a>,
 }
 
 impl<'a> Log<'a> {
@@ -326,7 +328,7 @@ impl<'a> Log<'a> {
             buffer: vec![0; CHUNK],
             limit: run.log_limit,
             left: Some(run.log_limit),
-            live,
+            live: Lines::new(live),
         })
     }
 
@@ -336,7 +338,10 @@ impl<'a> Log<'a> {
     pub(crate) fn take(&mut self, mut output: &PipeReader) -> io::Result<Option<usize>> {
         let length = match output.read(&mut self.buffer) {
             Ok(length) => length,
-            Err(error) if is_transient(&error) => return Ok(None),
+            Err(error) if is_transient(&error) => {
+                self.idle();
+                return Ok(None);
+            }
             Err(error) => return Err(error),
         };
         let buffer = std::mem::take(&mut self.buffer);
@@ -345,13 +350,18 @@ impl<'a> Log<'a> {
         kept.map(|()| Some(length))
     }
 
+    /// There is nothing to take now.
+    pub(crate) fn idle(&mut self) {
+        self.live.idle();
+    }
+
     /// Takes these bytes.
     pub(crate) fn keep(&mut self, bytes: &[u8]) -> io::Result<()> {
         if let Some(left) = self.left {
             let length = bytes.len();
             let fits = usize::try_from(left).map_or(length, |left| length.min(left));
             let kept = &bytes[..fits];
-            (self.live)(kept);
+            self.live.take(kept);
             self.hasher.update(kept);
             self.file.write_all(kept)?;
             self.left = if fits < length { None } else { Some(left - fits as u64) };

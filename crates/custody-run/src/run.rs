@@ -73,7 +73,7 @@ impl std::fmt::Debug for Worker<'_> {
     }
 }
 
-/// Who is given what a command prints, as it comes.
+/// Who is given what a command prints, line by line as it comes.
 pub type Live<'l> = dyn FnMut(&[u8]) + Send + 'l;
 
 /// Why a task has no manifest.

@@ -264,11 +264,30 @@ impl World {
         self.run_until(task, None, &AtomicBool::new(false))
     }
 
+    /// Whoever watches is told by whole lines, and of a beginning that waits for its end.
+    fn assert_lines(&mut self) {
+        let mut seen = Vec::new();
+        let mut live = |bytes: &[u8]| seen.push(String::from_utf8(bytes.to_vec()).unwrap());
+        let script = "printf 'one '; sleep 0.1; echo line; sleep 0.5; printf two >&2; sleep 3; echo ' later'; printf end";
+        self.run_watched(&task(script), None, &AtomicBool::new(false), &mut live).unwrap();
+        assert_eq!(seen, ["one line\n", "two", " later\n", "end"], "{}", self.engine);
+    }
+
     fn run_until(
         &mut self,
         task: &Task,
         timeout: Option<Duration>,
         cancelled: &AtomicBool,
+    ) -> Result<(Contained, Place), Refusal> {
+        self.run_watched(task, timeout, cancelled, &mut |_| ())
+    }
+
+    fn run_watched(
+        &mut self,
+        task: &Task,
+        timeout: Option<Duration>,
+        cancelled: &AtomicBool,
+        live: &mut dyn FnMut(&[u8]),
     ) -> Result<(Contained, Place), Refusal> {
         // a name that no other run has, in whatever test
         static RUNS: AtomicUsize = AtomicUsize::new(0);
@@ -295,7 +314,7 @@ impl World {
             admit: None,
         };
         let (image, engine) = (task.image.as_ref().unwrap(), Some(&self.engine));
-        let done = execute(&run, image, (engine, &room, NOBODY), &mut |_| (), cancelled)?;
+        let done = execute(&run, image, (engine, &room, NOBODY), live, cancelled)?;
         let text = fs::read_to_string(&log).unwrap();
         Ok((done, Place { directory: directory.path().to_owned(), room, log: text }))
     }
@@ -813,6 +832,16 @@ fn a_command_that_is_not_there_is_told() {
             assert_eq!(refusal.code, Code::GateUnavailable);
             assert!(refusal.found.contains("/bin/nothing"), "{refusal:?}");
         }
+    }
+}
+
+#[test]
+fn whoever_watches_sees_whole_lines() {
+    if !able("container lines") {
+        return;
+    }
+    for mut world in World::each("container lines") {
+        world.assert_lines();
     }
 }
 

@@ -561,3 +561,17 @@ fn runs_at_the_same_time_do_not_end_each_other() {
     });
     assert!(outputs.iter().all(|(i, output)| *output == format!("{i}\n")), "{outputs:?}");
 }
+
+/// Whoever watches is told by whole lines, and of a beginning that waits for its end.
+#[test]
+fn whoever_watches_sees_whole_lines() {
+    for world in World::both() {
+        let mut seen = Vec::new();
+        let mut live = |bytes: &[u8]| seen.push(String::from_utf8(bytes.to_vec()).unwrap());
+        let script = "printf 'one '; sleep 0.1; echo line; printf two >&2; sleep 3; echo ' later'; printf end";
+        world
+            .execute_until(&task(&["sh", "-c", script]), &AtomicBool::new(false), &mut live)
+            .unwrap();
+        assert_eq!(seen, ["one line\n", "two", " later\n", "end"]);
+    }
+}

@@ -373,7 +373,7 @@ impl Performance<'_> {
         };
         let mut show = |bytes: &[u8]| {
             if live {
-                self.ui.note(crate::tree::shown_lines(bytes).trim_end());
+                self.ui.note(&crate::tree::shown_lines(bytes));
             }
         };
         Ok(worker.run(id, &mut show)?)
