@@ -250,6 +250,38 @@ fn publishing_again_under_a_newer_policy() {
     world.done(&format!("verify www/all.bin --pin {}", world.pin()));
 }
 
+/// Nothing is published by a machine whose word nobody would take afterwards.
+#[test]
+fn a_machine_that_the_policy_does_not_want_publishes_nothing() {
+    for (os, code) in [("none", Some("WORKER_IDENTITY_MISMATCH")), (&*os(), None)] {
+        let world = World::with_keys();
+        let head = "[products.hello.steps.publish]\n";
+        let demand = format!(
+            "{head}machine = [{{ fact = \"os\", is = [\"{os}\"], standing = \"claimed\" }}]\n"
+        );
+        world.found(&world.policy_text().replace(head, &demand));
+        let authorization = world.authorized("promote");
+        world.plan(&authorization);
+        world.run_all(&authorization).done();
+        let line = world.publish_line(&world.shipping());
+        match code {
+            Some(code) => {
+                world.refused(&line, code);
+                assert!(world.list("intent").is_empty());
+            }
+            None => drop(world.done(&line)),
+        }
+    }
+}
+
+/// What workers measure as the system here.
+fn os() -> String {
+    let world = World::promoted();
+    let manifest = world.content(&world.list("manifest")[0]);
+    let facts = &manifest.as_manifest().unwrap().environment;
+    facts.iter().find(|(name, _)| name == "os").unwrap().1.clone()
+}
+
 /// One authorization is planned once. Planned again on purpose, the second task finds everything there.
 #[test]
 fn planned_twice_nothing_is_published_that_was_not() {
