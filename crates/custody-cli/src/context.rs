@@ -13,7 +13,7 @@ use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 use custody_run::gate;
 use custody_sign::{Access, KeySource, Signer};
-use custody_store::Store;
+use custody_store::{Store, not_kept};
 use custody_verify::{Expectation, PolicyChain};
 
 use crate::error::Error;
@@ -190,9 +190,7 @@ pub(crate) fn statement<T: Clone>(
     part: impl FnOnce(&Statement) -> Option<&T>,
 ) -> Result<T, Error> {
     let at = format!("{kind} {id}");
-    let envelope = store.get(id)?.ok_or_else(|| {
-        Refusal::new(Code::ChainLinkMissing, at.clone(), "it in the store", "nothing")
-    })?;
+    let envelope = store.get(id)?.ok_or_else(|| not_kept(at.clone(), "it in the store"))?;
     let signed = envelope.open::<Statement>(keyring).map_err(|refusal| refusal.within(&at))?;
     let found = signed.unverified().kind();
     let narrowed = signed.narrow(part);

@@ -199,7 +199,7 @@ pub(crate) fn rejected(report: &Report) -> String {
             rule.sentence(),
             shown(&refusal.expected),
             shown(&refusal.found),
-            refusal.code.remedy(),
+            shown(refusal.remedy()),
         );
     }
     if count > FINDINGS {

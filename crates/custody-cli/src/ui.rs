@@ -218,7 +218,7 @@ pub(crate) fn refusal_text(refusal: &Refusal) -> String {
         tree::shown(&refusal.at),
         tree::shown(&refusal.expected),
         tree::shown(&refusal.found),
-        refusal.code.remedy()
+        tree::shown(refusal.remedy())
     )
 }
 
@@ -246,7 +246,7 @@ pub(crate) fn refusal_json(refusal: &Refusal) -> Value<'static> {
         .with("at", Some(Value::text(&refusal.at)))
         .with("expected", Some(Value::text(&refusal.expected)))
         .with("found", Some(Value::text(&refusal.found)))
-        .with("remedy", Some(Value::text(refusal.code.remedy())))
+        .with("remedy", Some(Value::text(refusal.remedy())))
 }
 
 fn error_json(error: &Error) -> Value<'static> {

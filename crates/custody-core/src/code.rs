@@ -2,6 +2,7 @@
 
 mod example;
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use core::fmt;
 
@@ -93,7 +94,7 @@ codes! {
     ChainSourceUnsigned "CHAIN_SOURCE_UNSIGNED" "the source lacks the signature that the policy demands" "have one of the people sign with SSH: git commit -S or git tag -s, with gpg.format=ssh; a new commit must be approved anew";
     ChainInputUnaccounted "CHAIN_INPUT_UNACCOUNTED" "nothing explains where an input came from" "take inputs only from earlier steps, the source, or externals pinned in the task";
     ChainForked "CHAIN_FORKED" "one task has two results" "find out which is right and why there are two, then have a person sign a resolution";
-    ChainReplayed "CHAIN_REPLAYED" "something that may be used once was used again" "plan a new task";
+    ChainReplayed "CHAIN_REPLAYED" "something that may be used once was used again" "go on with what there is, or plan anew: custody plan AUTHORIZATION --again";
     ChainStale "CHAIN_STALE" "the document is older than the policy or its own expiry allows" "make it again";
     ChainTimeOrder "CHAIN_TIME_ORDER" "the times contradict each other" "check the clocks of the machines";
     ChainThresholdDisagree "CHAIN_THRESHOLD_DISAGREE" "independent builders got different results, or too few built" "run the task on the machines that are missing, or compare what the builders made";
@@ -139,9 +140,9 @@ codes! {
     GateCommandMismatch "GATE_COMMAND_MISMATCH" "the command is not the task's" "run the task as it was signed";
     GateDestinationForbidden "GATE_DESTINATION_FORBIDDEN" "the policy does not allow this destination" "publish to a destination that the policy names";
     GateDestinationConflict "GATE_DESTINATION_CONFLICT" "other content is already there" "find out what is there; Custody never overwrites";
-    GateAlreadyExecuted "GATE_ALREADY_EXECUTED" "the task was already done, or is in doubt" "look at custody show TASK; an act in doubt needs a person's signed resolution";
+    GateAlreadyExecuted "GATE_ALREADY_EXECUTED" "the task was already done, or is in doubt" "look at what it made: custody show MANIFEST; an act in doubt needs a person's word: custody release resolve TASK --resume";
     GateCacheStale "GATE_CACHE_STALE" "evidence came in between verdict and act" "run the command again; it judges anew";
-    GateUnavailable "GATE_UNAVAILABLE" "the gate could not decide, so it refuses" "see the message for what was out of reach";
+    GateUnavailable "GATE_UNAVAILABLE" "the gate could not decide, so it refuses" "mend what was out of reach, then give the same command again";
     StoreCorrupt "STORE_CORRUPT" "the store is damaged" "restore the store from a copy; nothing was changed";
     StoreRollback "STORE_ROLLBACK" "the store is an older copy" "restore the newest copy of the store";
     StoreFull "STORE_FULL" "there is no room left, or the disk failed" "make room and run the command again";
@@ -190,6 +191,8 @@ pub struct Refusal {
     pub expected: String,
     /// What was there instead.
     pub found: String,
+    /// What a person does about it here, where that is known better than the code knows it.
+    pub advice: Option<Box<str>>,
 }
 
 impl Refusal {
@@ -200,7 +203,20 @@ impl Refusal {
         expected: impl Into<String>,
         found: impl Into<String>,
     ) -> Self {
-        Self { code, at: at.into(), expected: expected.into(), found: found.into() }
+        let (at, expected, found) = (at.into(), expected.into(), found.into());
+        Self { code, at, expected, found, advice: None }
+    }
+
+    /// The same refusal with what a person does about it here: the command to give next.
+    #[must_use]
+    pub fn advising(mut self, advice: impl Into<String>) -> Self {
+        self.advice = Some(advice.into().into_boxed_str());
+        self
+    }
+
+    /// What a person does about it.
+    pub fn remedy(&self) -> &str {
+        self.advice.as_deref().unwrap_or_else(|| self.code.remedy())
     }
 
     /// The same refusal, seen from the outside: `outer` is put before the place.
@@ -250,6 +266,13 @@ mod tests {
             assert_eq!(alloc::format!("{code}"), code.name());
         }
         assert_eq!(Code::ArtDigestMismatch.family(), "ART");
+    }
+
+    #[test]
+    fn advice_of_the_place_is_better_than_that_of_the_code() {
+        let refusal = Refusal::new(Code::ArtMissing, "x", "a file", "none");
+        assert_eq!(refusal.remedy(), Code::ArtMissing.remedy());
+        assert_eq!(refusal.advising("make it").within("task").remedy(), "make it");
     }
 
     #[test]

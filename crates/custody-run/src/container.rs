@@ -126,20 +126,22 @@ pub struct Contained {
     pub engine: String,
 }
 
-impl Contained {
-    /// What is measured of the machine, and what is so because of the container.
-    pub fn environment(&self, mut measured: Vec<(String, String)>) -> Vec<(String, String)> {
-        let own = [
-            ("container.engine", self.engine.replace(char::is_control, "?")),
-            ("container.image-id", format!("sha256:{}", self.image.id)),
-            ("container.platform", self.image.platform.clone()),
-            ("isolation", "container".to_owned()),
-        ];
-        measured.retain(|(name, _)| own.iter().all(|(other, _)| name != other));
-        measured.extend(own.map(|(name, value)| (name.to_owned(), value)));
-        measured.sort();
-        measured
-    }
+/// What is measured of the machine, and what is so because of the container.
+pub fn contained(
+    mut measured: Vec<(String, String)>,
+    image: &UsedImage,
+    engine: &str,
+) -> Vec<(String, String)> {
+    let own = [
+        ("container.engine", engine.replace(char::is_control, "?")),
+        ("container.image-id", format!("sha256:{}", image.id)),
+        ("container.platform", image.platform.clone()),
+        ("isolation", "container".to_owned()),
+    ];
+    measured.retain(|(name, _)| own.iter().all(|(other, _)| name != other));
+    measured.extend(own.map(|(name, value)| (name.to_owned(), value)));
+    measured.sort();
+    measured
 }
 
 /// Runs the command in the image. `private` is a directory that it does not reach. `user` is whom it
@@ -159,7 +161,9 @@ pub fn execute(
     let found = if engine.is_none() { Engine::found() } else { None };
     let engine = engine.or(found.as_ref()).ok_or_else(|| {
         let expected = "podman, docker, runc or crun, to run commands in images";
-        Refusal::new(Code::GateUnavailable, "worker", expected, "none of them")
+        Refusal::new(Code::GateUnavailable, "worker", expected, "none of them").advising(
+            "install podman, or say with --engine where an engine is; then run the task again",
+        )
     })?;
     run.directory.give_to(user.uid, user.gid)?;
     let directory = run.directory.path().to_str().ok_or_else(|| {
@@ -186,14 +190,18 @@ pub fn execute(
             runtime.clear_away()?;
             let archive = archive(run.directory, place)?;
             let reported = Runtime::archived(place.as_str(), &archive);
+            container.admitted(run, &reported, &runtime.engine)?;
             let running = runtime.start(&container, &archive, private)?;
             ending.of(running, &container, reported, runtime.engine.clone())
         }
         Engine::Podman(storage) => {
-            let service = Service::start(private, storage.as_deref())?;
-            ending.in_engine(&service.socket, image, &container)
+            let storage = storage.as_deref();
+            let mut service = Service::start(private, storage)?;
+            let api = Api::open(&service.socket, storage);
+            let done = api.and_then(|api| ending.in_engine(&api, image, &container));
+            done.map_err(|refusal| service.explain(refusal))
         }
-        Engine::Socket(socket) => ending.in_engine(socket, image, &container),
+        Engine::Socket(socket) => ending.in_engine(&Api::open(socket, None)?, image, &container),
     }
 }
 
@@ -243,6 +251,29 @@ impl Container<'_> {
     fn processes(&self) -> u64 {
         self.limits.processes.unwrap_or(PROCESSES)
     }
+
+    fn confinement(&self) -> Confinement {
+        Confinement {
+            session: true,
+            privileges: true,
+            processes: true,
+            network: !self.network,
+            filesystem: true,
+            landlock: None,
+            limits: if self.limits.memory.or(self.limits.processes).is_some() {
+                Enforced::Together
+            } else {
+                Enforced::No
+            },
+            user: Some(self.user),
+            confiner: Confiner::default(),
+            tried: true,
+        }
+    }
+
+    fn admitted(&self, run: &Run<'_>, image: &UsedImage, engine: &str) -> Result<(), Refusal> {
+        run.admit.map_or(Ok(()), |admit| admit(&self.confinement(), Some((image, engine))))
+    }
 }
 
 /// Limits that a container is started with: no more than the worker has, for nobody can give more
@@ -281,11 +312,10 @@ struct Ending<'a> {
 impl Ending<'_> {
     fn in_engine(
         &mut self,
-        socket: &Path,
+        api: &Api,
         image: &Image,
         container: &Container<'_>,
     ) -> Result<Contained, Refusal> {
-        let api = Api::open(socket)?;
         api.clear_away()?;
         let used = match image {
             Image::Named { name, digest } => {
@@ -310,6 +340,7 @@ impl Ending<'_> {
                 used
             }
         };
+        container.admitted(self.run, &used, &api.engine)?;
         let running = api.start(container, &used)?;
         self.of(running, container, used, api.engine.clone())
     }
@@ -330,22 +361,7 @@ impl Ending<'_> {
         running.remove()?;
         let finished = now()?;
         let (log, log_size) = log.finish();
-        let confinement = Confinement {
-            session: true,
-            privileges: true,
-            processes: true,
-            network: !container.network,
-            filesystem: true,
-            landlock: None,
-            limits: if container.limits.memory.or(container.limits.processes).is_some() {
-                Enforced::Together
-            } else {
-                Enforced::No
-            },
-            user: Some(container.user),
-            confiner: Confiner::default(),
-            tried: true,
-        };
+        let confinement = container.confinement();
         let outcome = Outcome { end, started, finished, log, log_size, confinement };
         Ok(Contained { outcome, image, engine })
     }
@@ -362,7 +378,7 @@ fn watch(
     let status = loop {
         if open {
             wait_for(running.output())?;
-            open = running.read(&mut |bytes| log.keep(bytes))? != Some(0);
+            open = read(running, log)?;
         } else {
             thread::sleep(TICK);
         }
@@ -386,9 +402,18 @@ fn watch(
     let last = Instant::now() + Duration::from_secs(5);
     while open && Instant::now() < last {
         wait_for(running.output())?;
-        open = running.read(&mut |bytes| log.keep(bytes))? != Some(0);
+        open = read(running, log)?;
     }
     Ok(stopped.unwrap_or(End::Exited(status)))
+}
+
+/// Takes what was printed, and says whether there may be more.
+fn read(running: &mut impl Running, log: &mut Log<'_>) -> io::Result<bool> {
+    let length = running.read(&mut |bytes| log.keep(bytes))?;
+    if length.is_none() {
+        log.idle();
+    }
+    Ok(length != Some(0))
 }
 
 fn wait_for(output: Option<BorrowedFd<'_>>) -> io::Result<()> {

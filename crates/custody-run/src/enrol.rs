@@ -78,7 +78,9 @@ impl Service {
     fn post(&self, path: &str, body: &[u8]) -> Result<Vec<u8>, Refusal> {
         let unavailable = |found: String| {
             let at = format!("enrolment service {}", self.url);
-            Refusal::new(Code::GateUnavailable, at, "an answer", found)
+            Refusal::new(Code::GateUnavailable, at, "an answer", found).advising(
+                "see that custody enrol serve runs there and --url leads to it, then ask again",
+            )
         };
         let url = self.url.join(path).map_err(|error| unavailable(error.to_string()))?;
         let request = self.agent.post(url.as_str()).header("content-type", "application/json");
@@ -99,7 +101,11 @@ fn refusal(answer: &[u8]) -> Option<Refusal> {
     let mut object = json::parse(answer, 1 << 20, 1 << 16).ok()?.into_object("").ok()?;
     let code = Code::from_name(&object.text("code").ok()?)?;
     let mut text = |name| object.text(name).ok();
-    Some(Refusal::new(code, text("at")?, text("expected")?, text("found")?))
+    let refusal = Refusal::new(code, text("at")?, text("expected")?, text("found")?);
+    Some(match text("remedy") {
+        Some(advice) => refusal.advising(advice),
+        None => refusal,
+    })
 }
 
 /// The certificate is of what was asked for. Whether it holds is the judge's to say.

@@ -6,6 +6,7 @@
 
 mod confine;
 mod group;
+mod lines;
 mod processes;
 
 use std::borrow::Cow;
@@ -22,7 +23,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use custody_core::digest::{Digests, Hasher};
-use custody_core::statement::Task;
+use custody_core::statement::{Task, UsedImage};
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -31,6 +32,7 @@ use rustix::io::Errno;
 use self::confine::Said;
 pub use self::confine::{Confinement, Confiner, Enforced, User};
 use self::group::Group;
+use self::lines::Lines;
 use crate::stage::RunDirectory;
 use crate::stage::copy::{CHUNK, unavailable};
 
@@ -41,7 +43,6 @@ pub const LOG_BYTES: u64 = 64 << 20;
 pub(crate) const TICK: Duration = Duration::from_millis(10);
 
 /// One run of one task.
-#[derive(Debug)]
 pub struct Run<'a> {
     /// What is to be run.
     pub task: &'a Task,
@@ -57,6 +58,19 @@ pub struct Run<'a> {
     /// The time that the command should put into what it makes
     /// (<https://reproducible-builds.org/specs/source-date-epoch/>).
     pub source_date_epoch: Option<u64>,
+    /// Who has a say, if anybody, on where the command is about to run.
+    pub admit: Option<&'a Admit<'a>>,
+}
+
+/// Is told what will keep the command apart, and in which image and engine it will run. A refusal ends
+/// the run before the command begins.
+pub type Admit<'a> =
+    dyn Fn(&Confinement, Option<(&UsedImage, &str)>) -> Result<(), Refusal> + Sync + 'a;
+
+impl fmt::Debug for Run<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Run").field("directory", &self.directory).finish_non_exhaustive()
+    }
 }
 
 /// How a run ended.
@@ -110,8 +124,8 @@ impl fmt::Display for End {
 }
 
 /// Runs the command to its end and kills what it leaves behind. `machine` says what this machine
-/// can do to keep it apart; where that was not tried and does not work, it is tried now. `live` is given what the command prints, as it comes and as far as it is
-/// logged. `cancelled` may be set at any time by anybody.
+/// can do to keep it apart; where that was not tried and does not work, it is tried now. `live` is given what the command prints, line by line as it comes and as far as
+/// it is logged. `cancelled` may be set at any time by anybody.
 ///
 /// A command that fails is no refusal: see [`Outcome::end`]. [`Code::GateStepMismatch`] is the
 /// answer to a task without a command, [`Code::ParseFieldType`] to words that no program can get,
@@ -133,15 +147,22 @@ pub fn execute(
         let cancelled = cancelled.load(Ordering::Relaxed).then_some(End::Cancelled);
         cancelled.or(late.then_some(End::TimedOut))
     };
-    let mut performed = perform(run, machine, &mut log, &stop)?;
-    if performed.is_err() && !machine.tried {
+    let probed = || {
         let found = Confinement::probe(&machine.confiner, machine.user)?;
         // who was to stay in the network that the worker is in stays there
-        let found = Confinement { network: found.network && machine.network, ..found };
-        performed = perform(run, &found, &mut log, &stop)?;
-    }
+        Ok::<_, Refusal>(Confinement { network: found.network && machine.network, ..found })
+    };
+    // who has a say is told what is, and not what may be
+    let hoped = machine.tried || run.admit.is_none();
+    let first = hoped.then(|| perform(run, machine, &mut log, &stop)).transpose()?;
+    let performed = match first {
+        Some(performed) if performed.is_ok() || machine.tried => performed,
+        _ => perform(run, &probed()?, &mut log, &stop)?,
+    };
     let performed = performed.map_err(|text| {
-        Refusal::new(Code::GateUnavailable, "worker", "to keep the command apart", text)
+        Refusal::new(Code::GateUnavailable, "worker", "to keep the command apart", text).advising(
+            "nothing has run: run the task again; if it stays so, run it on another machine",
+        )
     });
     let Performed { end, started, finished, confinement } = performed?;
     let (log, log_size) = log.hasher.finish();
@@ -181,6 +202,7 @@ fn perform(
         None if limits.memory.or(limits.processes).is_some() => Enforced::Single,
         None => Enforced::No,
     };
+    run.admit.map_or(Ok(()), |admit| admit(&confinement, None))?;
 
     let started = now()?;
     // the command has both ends of ours, or the log would never end
@@ -261,7 +283,12 @@ fn check_reachable(path: &Path, user: User) -> Result<(), Refusal> {
             let expected = format!("a directory that user {} may pass (chmod o+x)", user.uid);
             let found = format!("mode {:o}", found.mode() & 0o7777);
             let at = directory.display().to_string();
-            return Err(Refusal::new(Code::GateUnavailable, at, expected, found));
+            let refusal = Refusal::new(Code::GateUnavailable, at, expected, found);
+            let advice = format!(
+                "chmod o+x {}, or name another directory with --work DIR; then run the task again",
+                directory.display()
+            );
+            return Err(refusal.advising(advice));
         }
     }
     Ok(())
@@ -290,7 +317,7 @@ pub(crate) struct Log<'a> {
     limit: u64,
     /// How much of the limit is left; none when the file says that it ends early.
     left: Option<u64>,
-    live: &'a mut dyn FnMut(&[u8]),
+    live: Lines<'a>,
 }
 
 impl<'a> Log<'a> {
@@ -301,7 +328,7 @@ impl<'a> Log<'a> {
             buffer: vec![0; CHUNK],
             limit: run.log_limit,
             left: Some(run.log_limit),
-            live,
+            live: Lines::new(live),
         })
     }
 
@@ -311,7 +338,10 @@ impl<'a> Log<'a> {
     pub(crate) fn take(&mut self, mut output: &PipeReader) -> io::Result<Option<usize>> {
         let length = match output.read(&mut self.buffer) {
             Ok(length) => length,
-            Err(error) if is_transient(&error) => return Ok(None),
+            Err(error) if is_transient(&error) => {
+                self.idle();
+                return Ok(None);
+            }
             Err(error) => return Err(error),
         };
         let buffer = std::mem::take(&mut self.buffer);
@@ -320,13 +350,18 @@ impl<'a> Log<'a> {
         kept.map(|()| Some(length))
     }
 
+    /// There is nothing to take now.
+    pub(crate) fn idle(&mut self) {
+        self.live.idle();
+    }
+
     /// Takes these bytes.
     pub(crate) fn keep(&mut self, bytes: &[u8]) -> io::Result<()> {
         if let Some(left) = self.left {
             let length = bytes.len();
             let fits = usize::try_from(left).map_or(length, |left| length.min(left));
             let kept = &bytes[..fits];
-            (self.live)(kept);
+            self.live.take(kept);
             self.hasher.update(kept);
             self.file.write_all(kept)?;
             self.left = if fits < length { None } else { Some(left - fits as u64) };

@@ -20,8 +20,11 @@ pub(crate) fn fetch(store: &Store, pinned: &External) -> Result<(), Refusal> {
         return Ok(());
     }
     let at = format!("external {} from {}", artifact.name, pinned.uri);
-    let unavailable =
-        |found: String| Refusal::new(Code::GateUnavailable, at.clone(), "the file", found);
+    let unavailable = |found: String| {
+        let advice =
+            format!("see that this machine reaches {}, then run the task again", pinned.uri);
+        Refusal::new(Code::GateUnavailable, at.clone(), "the file", found).advising(advice)
+    };
     let reader: Box<dyn Read> = if let Some(path) = pinned.uri.strip_prefix("file://") {
         Box::new(open_regular(CWD, Path::new(path))?)
     } else if pinned.uri.starts_with("https://") {

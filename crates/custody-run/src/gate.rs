@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use custody_core::digest::Sha256;
 use custody_core::envelope::{Envelope, Keyring, Signed, StatementId};
 use custody_core::key::KeyId;
-use custody_core::statement::{Label, Statement};
+use custody_core::statement::{Label, Manifest, Statement};
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 use custody_store::{Filter, Kind, Relation, Store};
@@ -159,6 +159,14 @@ pub fn judge(
         remember(store, &policies, now)?;
     }
     Ok(report)
+}
+
+/// Whether the policy takes the machine of a manifest that this key is about to sign.
+pub fn machine(store: &Store, draft: &Manifest, key: &KeyId, now: Time) -> Result<(), Refusal> {
+    let policies = policies(store, now)?;
+    let roots: Vec<StatementId> = [draft.task].into_iter().chain(draft.enrolment).collect();
+    let evidence = gather(store, &roots)?;
+    Docket::open(&evidence, &policies, now, &AllCores).machine(draft, key)
 }
 
 /// Whether as many machines as the policy asks for made what this manifest lists; or who is missing, or

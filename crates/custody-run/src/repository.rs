@@ -6,11 +6,13 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use custody_core::digest::Sha256;
 use custody_core::name::ArtifactName;
-use custody_core::statement::Revision;
+use custody_core::statement::{Request, Revision};
 use custody_core::vcs::SignedKind;
 use custody_core::{Code, Refusal};
 
+use crate::pipeline::Pipeline;
 use crate::source::archive;
 
 /// What stands for whatever is newest, in each of them.
@@ -78,6 +80,36 @@ pub fn signed_objects(
     annotated.map(|tag| git(clone, &["cat-file", "tag", tag], tag)).collect()
 }
 
+/// The pipeline of a request: the one whose digest it has, and no other.
+pub fn pipeline(clone: &Path, request: &Request) -> Result<Pipeline, Refusal> {
+    let (revision, path) = (&request.source.revision, &request.pipeline.path);
+    let bytes = read_file(clone, revision, path)?;
+    let found = Sha256::of(&bytes);
+    if found != request.pipeline.sha256 {
+        let at = format!("{path} at {}", request.source);
+        let expected = format!("sha256 {}", request.pipeline.sha256);
+        return Err(Refusal::new(
+            Code::ChainSourceMismatch,
+            at,
+            expected,
+            format!("sha256 {found}"),
+        ));
+    }
+    let mut pipeline = Pipeline::parse(&text(path, bytes)?)?;
+    // their content is covered by the revision
+    let locks: Vec<ArtifactName> = pipeline.locks().into_iter().cloned().collect();
+    for path in locks {
+        let bytes = read_file(clone, revision, &path)?;
+        pipeline.lock(&path, &text(&path, bytes)?)?;
+    }
+    Ok(pipeline)
+}
+
+fn text(path: &ArtifactName, bytes: Vec<u8>) -> Result<String, Refusal> {
+    String::from_utf8(bytes)
+        .map_err(|_| Refusal::new(Code::ParseUnicodeInvalid, path.as_str(), "UTF-8", "other bytes"))
+}
+
 fn is_mercurial(clone: &Path) -> bool {
     clone.join(".hg").is_dir() && !clone.join(".git").exists()
 }
@@ -127,7 +159,9 @@ fn without(command: &mut Command, start: &str) {
 fn output(command: &mut Command, clone: &Path, what: &str) -> Result<Vec<u8>, Refusal> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.stdin(Stdio::null()).output().map_err(|error| {
+        let advice = format!("install {program}, then give the same command again");
         Refusal::new(Code::GateUnavailable, program, "to be installed", error.to_string())
+            .advising(advice)
     })?;
     if output.status.success() {
         return Ok(output.stdout);

@@ -12,8 +12,8 @@ use std::time::Duration;
 use custody_core::envelope::{Envelope, StatementId};
 use custody_core::name::ArtifactName;
 use custody_core::statement::{
-    Artifact, InputOrigin, Intent, Label, Manifest, Stage, Statement, Task, UsedInput, binding,
-    worker_uri,
+    Artifact, InputOrigin, Intent, Label, Manifest, Stage, Statement, Task, UsedImage, UsedInput,
+    binding, worker_uri,
 };
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
@@ -73,7 +73,7 @@ impl std::fmt::Debug for Worker<'_> {
     }
 }
 
-/// Who is given what a command prints, as it comes.
+/// Who is given what a command prints, line by line as it comes.
 pub type Live<'l> = dyn FnMut(&[u8]) + Send + 'l;
 
 /// Why a task has no manifest.
@@ -175,6 +175,14 @@ impl Worker<'_> {
     ) -> Result<Manifest, Stop> {
         // before anything of the task's own is here, and while no command runs
         let collected = self.collect_from_platforms(id)?;
+        // the hours that a command takes are not spent on a machine whose work nobody will take
+        let admit = |confinement: &Confinement, image: Option<(&UsedImage, &str)>| {
+            let environment = environment(task, confinement, image);
+            let now = (self.clock)();
+            let mut draft = self.skeleton(accepted, id, task, Vec::new(), environment, (now, now));
+            draft.image = image.map(|(image, _)| image.clone());
+            self.suits(draft, &collected)
+        };
         stage_inputs(directory, &self.inputs(accepted, task)?)?;
         let checked = self.source(accepted, task, directory)?;
         let log = private.join("log");
@@ -185,6 +193,7 @@ impl Worker<'_> {
             log_limit: LOG_BYTES,
             timeout: Some(Duration::from_secs(task.deadline.since((self.clock)()).max(1))),
             source_date_epoch: Some(task.created.unix()),
+            admit: if self.is_judged(accepted, task)? { Some(&admit) } else { None },
         };
         let (outcome, downloads, contained) = self.execute(&run, private, live)?;
         if !outcome.end.is_success() {
@@ -206,18 +215,39 @@ impl Worker<'_> {
             Artifact { name: log_name, digests: outcome.log, size: outcome.log_size };
         self.keep(&outputs, (&log_artifact, &log))?;
         let artifacts = outputs.into_iter().map(|(artifact, _)| artifact).collect();
+        let image = contained.as_ref().map(|done| (&done.image, done.engine.as_str()));
         let mut manifest = Manifest {
             submodules: checked.submodules,
             signed_source: checked.signed,
-            ..self.manifest(accepted, id, task, artifacts, &outcome, log_artifact)
+            log: Some(log_artifact),
+            ..self.skeleton(
+                accepted,
+                id,
+                task,
+                artifacts,
+                environment(task, &outcome.confinement, image),
+                (outcome.started, outcome.finished),
+            )
         };
         manifest.inputs.extend(downloads);
         collected.enter(&mut manifest);
-        if let Some(contained) = contained {
-            manifest.environment = contained.environment(manifest.environment);
-            manifest.image = Some(contained.image);
-        }
+        manifest.image = contained.map(|contained| contained.image);
         Ok(manifest)
+    }
+
+    /// Whether there is anything that the machine of this task must be.
+    fn is_judged(&self, accepted: &Accepted<'_>, task: &Task) -> Result<bool, Refusal> {
+        let policies = gate::policies(self.store, (self.clock)())?;
+        let (_, policy) = policies.newest();
+        let step = policy.product(&accepted.release().product)?.step(&task.step)?;
+        let says = self.certificate.is_some() || !self.platforms.is_empty();
+        Ok(says || policy.demands(step, &self.signer.public_key().id()))
+    }
+
+    /// Whether the policy takes the machine that this manifest is about to tell of.
+    fn suits(&self, mut draft: Manifest, collected: &Collected) -> Result<(), Refusal> {
+        collected.clone().enter(&mut draft);
+        gate::machine(self.store, &draft, &self.signer.public_key().id(), (self.clock)())
     }
 
     /// The platforms' words on this machine, bound to the task and to the key where they let us.
@@ -277,7 +307,9 @@ impl Worker<'_> {
             (Some(image), Some(_)) => {
                 let at = format!("image {image}");
                 let expected = "a task without downloads: no image is run with the proxy yet";
-                Err(Refusal::new(Code::GateUnavailable, at, expected, "downloads"))
+                let refusal = Refusal::new(Code::GateUnavailable, at, expected, "downloads");
+                Err(refusal
+                    .advising("take the image or the downloads out of the step, and propose anew"))
             }
         }
     }
@@ -328,34 +360,6 @@ impl Worker<'_> {
             })
             .collect();
         self.store.keep(staged?)
-    }
-
-    fn manifest(
-        &self,
-        accepted: &Accepted<'_>,
-        id: StatementId,
-        task: &Task,
-        artifacts: Vec<Artifact>,
-        outcome: &Outcome,
-        log: Artifact,
-    ) -> Manifest {
-        let mut environment = measure(&outcome.confinement);
-        if task.downloads.is_some() {
-            environment.retain(|(name, _)| name != "network");
-            environment.push(("network".into(), "downloads".into()));
-            environment.sort();
-        }
-        Manifest {
-            log: Some(log),
-            ..self.skeleton(
-                accepted,
-                id,
-                task,
-                artifacts,
-                environment,
-                (outcome.started, outcome.finished),
-            )
-        }
     }
 
     fn skeleton(
@@ -465,6 +469,12 @@ impl Worker<'_> {
         };
         self.still_certified((self.clock)())?;
         let collected = self.collect_from_platforms(id)?;
+        let environment = measure(&Confinement::default());
+        if self.is_judged(&accepted, task)? {
+            let (now, facts) = ((self.clock)(), environment.clone());
+            let draft = self.skeleton(&accepted, id, task, Vec::new(), facts, (now, now));
+            self.suits(draft, &collected)?;
+        }
         let stopwatch = Stopwatch::start(self.clock);
         let started = self.announce(&|created| intent(Stage::Announced, created))?;
         artifacts.par_iter().try_for_each(|artifact| {
@@ -477,7 +487,6 @@ impl Worker<'_> {
         stopwatch.agrees_with(finished)?;
         self.still_certified(finished)?;
         self.store.add(&[self.sign(intent(Stage::Done, finished))?])?;
-        let environment = measure(&Confinement::default());
         let mut manifest =
             self.skeleton(&accepted, id, task, artifacts, environment, (started, finished));
         collected.enter(&mut manifest);
@@ -545,6 +554,24 @@ impl Worker<'_> {
         let sums: String = content.artifacts.iter().map(line).collect();
         put(&place, &format!("{stem}.custody.jsonl"), bundle::write(&envelopes).as_bytes())?;
         put(&place, &format!("{stem}.sha256"), sums.as_bytes())
+    }
+}
+
+/// What is measured of the machine that a task runs on, and of the image that it runs in.
+fn environment(
+    task: &Task,
+    confinement: &Confinement,
+    image: Option<(&UsedImage, &str)>,
+) -> Vec<(String, String)> {
+    let mut environment = measure(confinement);
+    if task.downloads.is_some() {
+        environment.retain(|(name, _)| name != "network");
+        environment.push(("network".into(), "downloads".into()));
+        environment.sort();
+    }
+    match image {
+        Some((image, engine)) => container::contained(environment, image, engine),
+        None => environment,
     }
 }
 

@@ -50,7 +50,8 @@ impl Users {
         if !rustix::process::geteuid().is_root() {
             let expected = format!("to run commands as user {} (needs root)", first.uid);
             let found = "another user than root";
-            return Err(Refusal::new(Code::GateUnavailable, "worker", expected, found));
+            let refusal = Refusal::new(Code::GateUnavailable, "worker", expected, found);
+            return Err(refusal.advising("start the worker as root, or leave out --user"));
         }
         Ok(Self(users.iter().map(|user| Confinement::full(confiner, Some(*user))).collect()))
     }
@@ -71,7 +72,8 @@ impl Users {
             }
             std::thread::sleep(PAUSE);
         }
-        Err(Refusal::new(Code::GateUnavailable, "the run", "a free user", "interrupted"))
+        let refusal = Refusal::new(Code::GateUnavailable, "the run", "a free user", "interrupted");
+        Err(refusal.advising("wait for the other runs, or give more users: --user UID:GID"))
     }
 }
 

@@ -17,7 +17,7 @@ use custody_core::statement::{Artifact, Image, Limits, Task};
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 use custody_run::collect::collect;
-use custody_run::container::{Contained, Engine, execute, podman};
+use custody_run::container::{Contained, Engine, contained, execute, podman};
 use custody_run::execute::{End, LOG_BYTES, Run, User};
 use custody_run::stage::{RunDirectory, StagedInput, stage_inputs};
 use rustix::mount::{UnmountFlags, unmount};
@@ -264,11 +264,30 @@ impl World {
         self.run_until(task, None, &AtomicBool::new(false))
     }
 
+    /// Whoever watches is told by whole lines, and of a beginning that waits for its end.
+    fn assert_lines(&mut self) {
+        let mut seen = Vec::new();
+        let mut live = |bytes: &[u8]| seen.push(String::from_utf8(bytes.to_vec()).unwrap());
+        let script = "printf 'one '; sleep 0.1; echo line; sleep 0.5; printf two >&2; sleep 3; echo ' later'; printf end";
+        self.run_watched(&task(script), None, &AtomicBool::new(false), &mut live).unwrap();
+        assert_eq!(seen, ["one line\n", "two", " later\n", "end"], "{}", self.engine);
+    }
+
     fn run_until(
         &mut self,
         task: &Task,
         timeout: Option<Duration>,
         cancelled: &AtomicBool,
+    ) -> Result<(Contained, Place), Refusal> {
+        self.run_watched(task, timeout, cancelled, &mut |_| ())
+    }
+
+    fn run_watched(
+        &mut self,
+        task: &Task,
+        timeout: Option<Duration>,
+        cancelled: &AtomicBool,
+        live: &mut dyn FnMut(&[u8]),
     ) -> Result<(Contained, Place), Refusal> {
         // a name that no other run has, in whatever test
         static RUNS: AtomicUsize = AtomicUsize::new(0);
@@ -292,9 +311,10 @@ impl World {
             log_limit: LOG_BYTES,
             timeout,
             source_date_epoch: Some(1_700_000_000),
+            admit: None,
         };
         let (image, engine) = (task.image.as_ref().unwrap(), Some(&self.engine));
-        let done = execute(&run, image, (engine, &room, NOBODY), &mut |_| (), cancelled)?;
+        let done = execute(&run, image, (engine, &room, NOBODY), live, cancelled)?;
         let text = fs::read_to_string(&log).unwrap();
         Ok((done, Place { directory: directory.path().to_owned(), room, log: text }))
     }
@@ -355,7 +375,8 @@ fn exactly_the_words_run_with_the_declared_variables_in_the_image() {
         assert_eq!(done.image.id, world.id);
         assert_eq!(done.image.platform, "linux/amd64");
         assert_eq!(done.image.name, PLACE);
-        let facts = done.environment(vec![("isolation".into(), "process".into())]);
+        let facts =
+            contained(vec![("isolation".into(), "process".into())], &done.image, &done.engine);
         let fact = |name: &str| &facts.iter().find(|(fact, _)| fact == name).unwrap().1;
         assert_eq!(fact("isolation"), "container");
         assert_eq!(fact("container.image-id"), &format!("sha256:{}", world.id));
@@ -641,6 +662,13 @@ fn a_named_image_is_found_by_its_digest_alone() {
     named.image = name("localhost:1/any", Sha256::of(b"another"));
     let refusal = world.run(&named).unwrap_err();
     assert_eq!(refusal.code, Code::GateUnavailable, "{refusal:?}");
+    // in words: which one, why, and how to bring it
+    let reference = format!("localhost:1/any@sha256:{}", Sha256::of(b"another"));
+    assert_eq!(refusal.expected, format!("image {reference}"));
+    assert!(refusal.found.contains("refused") && !refusal.found.contains('{'), "{refusal:?}");
+    let storage = world.files.path().join("images/storage");
+    let pull = format!("podman --root {} pull {reference}", storage.display());
+    assert!(refusal.remedy().contains(&pull), "{}", refusal.remedy());
     // somebody gives the image's name to another: the digest holds
     let (evil, evil_id) = image(&[layer(|tar| add(tar, "etc/evil", 0o644, b"1"))], None);
     let archive = world.files.path().join("evil.tar");
@@ -805,6 +833,44 @@ fn a_command_that_is_not_there_is_told() {
             assert!(refusal.found.contains("/bin/nothing"), "{refusal:?}");
         }
     }
+}
+
+#[test]
+fn whoever_watches_sees_whole_lines() {
+    if !able("container lines") {
+        return;
+    }
+    for mut world in World::each("container lines") {
+        world.assert_lines();
+    }
+}
+
+/// An engine that cannot start a container is no command that failed.
+#[test]
+fn a_fault_of_the_engine_is_not_the_commands() {
+    if !able("container faults") {
+        return;
+    }
+    let mut tar = tar::Builder::new(Vec::new());
+    add(&mut tar, "proc", 0o644, b"a file, where a file system belongs");
+    let bad = image(&[tar.into_inner().unwrap()], None);
+    for engine in engines("container faults") {
+        let mut world = World::new(engine, &bad);
+        let refusal = world.run(&task("exit 3")).unwrap_err();
+        assert_eq!(refusal.code, Code::GateUnavailable, "{engine}: {refusal:?}");
+        assert!(refusal.found.contains("proc"), "{engine}: {refusal:?}");
+        let mut good = World::new(engine, &image(&[layer(|_| ())], None));
+        let (done, _) = good.run(&task("exit 3")).unwrap();
+        assert!(done.outcome.end.to_string().contains('3'), "{engine}: {}", done.outcome.end);
+    }
+    // and one that does not even begin says why
+    let mut world = World::new("podman", &image(&[layer(|_| ())], None));
+    let storage = world.files.path().join("images/storage");
+    fs::create_dir_all(&storage).unwrap();
+    fs::write(storage.join("libpod"), "").unwrap();
+    let refusal = world.run(&task("true")).unwrap_err();
+    assert_eq!(refusal.code, Code::GateUnavailable, "{refusal:?}");
+    assert!(refusal.found.contains("libpod"), "{refusal:?}");
 }
 
 /// A worker that was killed leaves a container, and the next run takes it away.

@@ -60,6 +60,7 @@ fn what_the_worker_inherited_is_closed() {
             log_limit: LOG_BYTES,
             timeout: None,
             source_date_epoch: None,
+            admit: None,
         };
         assert!(
             execute(&run, machine, &mut |_| (), &AtomicBool::new(false)).unwrap().end.is_success()

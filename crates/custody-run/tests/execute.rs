@@ -115,6 +115,7 @@ impl World {
             log_limit: self.log_limit,
             timeout: self.timeout,
             source_date_epoch: Some(1_700_000_000),
+            admit: None,
         };
         if self.log().exists() {
             fs::remove_file(self.log()).unwrap();
@@ -275,6 +276,7 @@ fn a_log_that_exists_is_not_written_over() {
         log_limit: 1,
         timeout: None,
         source_date_epoch: None,
+        admit: None,
     };
     let refusal = execute(&run, &world.machine, &mut |_| (), &AtomicBool::new(false)).unwrap_err();
     assert_eq!(refusal.code, Code::GateUnavailable);
@@ -440,6 +442,7 @@ fn worker_that_is_killed() {
         log_limit: LOG_BYTES,
         timeout: None,
         source_date_epoch: None,
+        admit: None,
     };
     let machine = full(None);
     execute(&run, &machine, &mut |_| (), &AtomicBool::new(false)).unwrap();
@@ -557,4 +560,18 @@ fn runs_at_the_same_time_do_not_end_each_other() {
         handles.into_iter().map(|(i, handle)| (i, handle.join().unwrap())).collect()
     });
     assert!(outputs.iter().all(|(i, output)| *output == format!("{i}\n")), "{outputs:?}");
+}
+
+/// Whoever watches is told by whole lines, and of a beginning that waits for its end.
+#[test]
+fn whoever_watches_sees_whole_lines() {
+    for world in World::both() {
+        let mut seen = Vec::new();
+        let mut live = |bytes: &[u8]| seen.push(String::from_utf8(bytes.to_vec()).unwrap());
+        let script = "printf 'one '; sleep 0.1; echo line; printf two >&2; sleep 3; echo ' later'; printf end";
+        world
+            .execute_until(&task(&["sh", "-c", script]), &AtomicBool::new(false), &mut live)
+            .unwrap();
+        assert_eq!(seen, ["one line\n", "two", " later\n", "end"]);
+    }
 }

@@ -109,6 +109,7 @@ impl Place {
             log_limit: LOG_BYTES,
             timeout: None,
             source_date_epoch: None,
+            admit: None,
         };
         let outcome = execute(&run, machine, &mut |_| (), &AtomicBool::new(false))?;
         Ok((outcome, fs::read_to_string(&log).unwrap()))

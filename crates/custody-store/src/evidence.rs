@@ -366,6 +366,13 @@ pub(crate) fn seq_of(db: &Transaction<'_>, id: StatementId) -> Result<Option<i64
     Ok(query.query_row([id.0.as_bytes()], |row| row.get(0)).optional()?)
 }
 
+/// The refusal for a statement that the caller names and this store does not have.
+pub fn not_kept(at: impl Into<String>, expected: &str) -> Refusal {
+    let advice = "compare the id with custody evidence list and the store with --store; \
+                  bring what is elsewhere: custody bundle import FILE, or custody evidence add FILE";
+    Refusal::new(Code::ChainLinkMissing, at, expected, "nothing").advising(advice)
+}
+
 /// The place of a statement that the caller names.
 pub(crate) fn present(db: &Transaction<'_>, id: StatementId) -> Result<i64, Fault> {
     if let Some(seq) = seq_of(db, id)? {
@@ -373,7 +380,7 @@ pub(crate) fn present(db: &Transaction<'_>, id: StatementId) -> Result<i64, Faul
     }
     check_absent(db, &BTreeSet::from([id.0]))?;
     let at = format!("statement {id}");
-    Err(Refusal::new(Code::ChainLinkMissing, at, "a statement of this store", "nothing").into())
+    Err(not_kept(at, "a statement of this store").into())
 }
 
 /// The id of a statement, which table and index must agree on.

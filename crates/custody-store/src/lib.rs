@@ -24,7 +24,7 @@ mod trust;
 
 pub use artifacts::Staged;
 pub use descent::{Because, Descendant};
-pub use evidence::{Added, Filter};
+pub use evidence::{Added, Filter, not_kept};
 pub use index::{Kind, Link, POLICIES, Relation};
 pub use runs::{Claim, Run, Share};
 pub use store::Store;

@@ -154,7 +154,8 @@ fn undone(db: &Transaction<'_>, task: StatementId) -> Result<Option<Run>, Fault>
         None => Ok(run),
         Some(manifest) => {
             let (at, found) = (format!("task {task}"), format!("manifest {manifest}"));
-            Err(Refusal::new(Code::GateAlreadyExecuted, at, "a task not yet done", found).into())
+            let refusal = Refusal::new(Code::GateAlreadyExecuted, at, "a task not yet done", found);
+            Err(refusal.advising(format!("look at what it made: custody show {manifest}")).into())
         }
     }
 }

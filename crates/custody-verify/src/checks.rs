@@ -14,6 +14,8 @@ pub(crate) mod task;
 pub(crate) mod whole;
 
 use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -50,6 +52,13 @@ impl Checked {
     pub(crate) fn dead_end(node: Node) -> Self {
         Self { node: Arc::new(node), authorization: None, task: None, upstream: Vec::new() }
     }
+}
+
+/// What to do about a task that has no result yet.
+pub(crate) fn to_run(task: StatementId) -> String {
+    format!(
+        "run it first: custody run {task}; if it ran elsewhere, bring what it made: custody bundle import FILE"
+    )
 }
 
 /// What a request builds on, by manifest.

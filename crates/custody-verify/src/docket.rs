@@ -14,6 +14,7 @@ use custody_core::statement::{Artifact, Label, Manifest, Statement};
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 
+use crate::checks;
 use crate::enrolled::{Certificate, Enrolled, keyring};
 use crate::evidence::Evidence;
 use crate::judge::MAX_STATEMENTS;
@@ -63,6 +64,12 @@ impl<'e> Docket<'e> {
     pub fn certificate(&self, id: StatementId) -> Result<Certificate, Refusal> {
         self.case.fresh()?;
         self.case.current_certificate(id)
+    }
+
+    /// Whether the policy takes the machine and the image of a manifest that is not made yet, which
+    /// this key is to sign: what the gates after it will say of them, before any work is lost.
+    pub fn machine(&self, draft: &Manifest, key: &KeyId) -> Result<(), Refusal> {
+        checks::manifest::machine(&self.case.asked(Asked::Gate(draft.task)), draft, key)
     }
 
     /// What could be read and was signed by a known key, by statement id.

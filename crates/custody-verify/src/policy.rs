@@ -301,6 +301,12 @@ impl Policy {
         self.entry(key).map(|(_, _, entry)| &entry.machine)
     }
 
+    /// Whether it demands anything of the machine of a step for which this key signs.
+    pub fn demands(&self, step: &Step, key: &KeyId) -> bool {
+        let is_tied = self.tied(key).is_some_and(|tie| !tie.is_empty());
+        is_tied || !step.machine.is_empty() || step.images.is_some()
+    }
+
     /// A moment at which the key is valid, as far as its window goes.
     pub(crate) fn moment_within(&self, key: &KeyId) -> Time {
         self.entry(key).and_then(|(_, _, entry)| entry.from).unwrap_or(Time::EPOCH)

@@ -378,7 +378,7 @@ fn node_json(node: &Node) -> Value<'static> {
             .with("at", refusal.map(|refusal| Value::text(&refusal.at)))
             .with("expected", refusal.map(|refusal| Value::text(&refusal.expected)))
             .with("found", refusal.map(|refusal| Value::text(&refusal.found)))
-            .with("remedy", refusal.map(|refusal| Value::text(refusal.code.remedy())))
+            .with("remedy", refusal.map(|refusal| Value::text(refusal.remedy())))
     };
     let facts = node.facts.iter().map(|(word, value)| {
         Value::object([("is", Value::text(word)), ("value", Value::text(value))])

@@ -169,7 +169,7 @@ fn findings(page: &mut Markup, story: &Story<'_>) {
         row(page, "rule", &format!("{}: {}", numbered(rule), rule.sentence()));
         row(page, "expected", &refusal.expected);
         row(page, "found", &refusal.found);
-        row(page, "what to do", refusal.code.remedy());
+        row(page, "what to do", refusal.remedy());
         row(page, "how it can come about", refusal.code.example());
         page.raw("</dl>\n</div>\n");
     }

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use custody_core::envelope::{Envelope, StatementId};
 use custody_core::json::Value;
-use custody_core::{Code, Refusal};
-use custody_store::{Filter, Kind};
+use custody_store::{Filter, Kind, not_kept};
 
 use crate::context::{StoreArgs, read, write_new};
 use crate::error::Error;
@@ -128,14 +127,8 @@ fn row(envelope: &Envelope) -> Value<'static> {
 }
 
 fn get(args: &GetArgs, ui: &Ui) -> Result<(), Error> {
-    let envelope = args.store.open()?.get(args.id)?.ok_or_else(|| {
-        Refusal::new(
-            Code::ChainLinkMissing,
-            format!("statement {}", args.id),
-            "it in the store",
-            "nothing",
-        )
-    })?;
+    let missing = || not_kept(format!("statement {}", args.id), "it in the store");
+    let envelope = args.store.open()?.get(args.id)?.ok_or_else(missing)?;
     let json = envelope.to_json() + "\n";
     match &args.out {
         Some(path) => write_new(path, json.as_bytes()),

@@ -3,15 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use custody_core::digest::Sha256;
 use custody_core::envelope::{Envelope, Payload as _, StatementId};
 use custody_core::json::Value;
-use custody_core::name::ArtifactName;
 use custody_core::statement::{Label, Request, Statement};
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
-use custody_run::pipeline::Pipeline;
-use custody_run::repository::read_file;
+use custody_run::repository::pipeline;
 use custody_sign::Signer;
 use custody_store::{Relation, Store};
 use custody_verify::PolicyChain;
@@ -101,8 +98,11 @@ fn planned(store: &Store, authorization: StatementId) -> Result<usize, Error> {
 /// One plan is enough: a second one lets every step of the phase happen once more.
 fn planned_before(authorization: StatementId, tasks: usize) -> Error {
     let at = format!("authorization {authorization}");
-    let found = format!("{tasks} tasks: custody run --all goes on with them; --again plans anew");
-    Refusal::new(Code::ChainReplayed, at, "no tasks yet", found).into()
+    let refusal = Refusal::new(Code::ChainReplayed, at, "no tasks yet", format!("{tasks} tasks"));
+    let advice = format!(
+        "go on with them: custody run --all {authorization}; with --again everything is planned anew and done twice"
+    );
+    refusal.advising(advice).into()
 }
 
 struct Plan<'a> {
@@ -200,33 +200,4 @@ impl Nonces {
             String::new()
         })
     }
-}
-
-/// The pipeline that people signed off, and no other.
-fn pipeline(repository: &Path, request: &Request) -> Result<Pipeline, Error> {
-    let bytes = read_file(repository, &request.source.revision, &request.pipeline.path)?;
-    let found = Sha256::of(&bytes);
-    if found != request.pipeline.sha256 {
-        let at = format!("{} at {}", request.pipeline.path, request.source);
-        return Err(Refusal::new(
-            Code::ChainSourceMismatch,
-            at,
-            format!("sha256 {}", request.pipeline.sha256),
-            format!("sha256 {found}"),
-        )
-        .into());
-    }
-    let mut pipeline = Pipeline::parse(&text(&request.pipeline.path, bytes)?)?;
-    // their content is covered by the revision, which people signed too
-    let locks: Vec<ArtifactName> = pipeline.locks().into_iter().cloned().collect();
-    for path in locks {
-        let bytes = read_file(repository, &request.source.revision, &path)?;
-        pipeline.lock(&path, &text(&path, bytes)?)?;
-    }
-    Ok(pipeline)
-}
-
-fn text(path: &ArtifactName, bytes: Vec<u8>) -> Result<String, Refusal> {
-    String::from_utf8(bytes)
-        .map_err(|_| Refusal::new(Code::ParseUnicodeInvalid, path.as_str(), "UTF-8", "other bytes"))
 }

@@ -247,6 +247,7 @@ pub(super) fn owned_by(
                 expected,
                 format!("a key of {owner}"),
             )
+            .advising(format!("give --key the key of one of {}", names.join(", ")))
             .into())
         }
         None => {
@@ -257,6 +258,10 @@ pub(super) fn owned_by(
                 expected,
                 "a key that the policy does not list",
             )
+            .advising(format!(
+                "give --key the key of one of {}; custody policy show has the keys that count",
+                names.join(", ")
+            ))
             .into())
         }
     }

@@ -373,7 +373,7 @@ impl Performance<'_> {
         };
         let mut show = |bytes: &[u8]| {
             if live {
-                self.ui.note(crate::tree::shown_lines(bytes).trim_end());
+                self.ui.note(&crate::tree::shown_lines(bytes));
             }
         };
         Ok(worker.run(id, &mut show)?)
@@ -527,12 +527,10 @@ impl Board {
             None if state.waiting.is_empty() => Ok(state.done),
             // only an interrupt leaves tasks behind
             None => {
-                let found = format!(
-                    "interrupted with {} tasks to go; the same command goes on from here",
-                    state.waiting.len()
-                );
-                Err(Refusal::new(Code::GateUnavailable, "run --all", "all tasks done", found)
-                    .into())
+                let found = format!("interrupted with {} tasks to go", state.waiting.len());
+                let refusal =
+                    Refusal::new(Code::GateUnavailable, "run --all", "all tasks done", found);
+                Err(refusal.advising("give the same command again: it goes on from here").into())
             }
         }
     }

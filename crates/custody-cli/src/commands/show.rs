@@ -9,7 +9,7 @@ use custody_core::sshsig::SshSignature;
 use custody_core::statement::{InputOrigin, Pinned, Statement};
 use custody_core::{Code, Refusal};
 use custody_run::pipeline::write_lock;
-use custody_store::{Relation, Store};
+use custody_store::{Relation, Store, not_kept};
 
 use crate::context::{StoreArgs, read_envelope};
 use crate::error::Error;
@@ -33,14 +33,7 @@ pub(crate) fn run(args: &ShowArgs, ui: &Ui) -> Result<(), Error> {
     let (envelope, store) = match args.what.parse::<StatementId>() {
         Ok(id) => {
             let store = args.store.open()?;
-            let missing = || {
-                Refusal::new(
-                    Code::ChainLinkMissing,
-                    format!("statement {id}"),
-                    "it in the store",
-                    "nothing",
-                )
-            };
+            let missing = || not_kept(format!("statement {id}"), "it in the store");
             (store.get(id)?.ok_or_else(missing)?, Some(store))
         }
         Err(_) => (read_envelope(path)?, None),

@@ -435,6 +435,7 @@ fn beside(directory: &Path) -> Result<Vec<PathBuf>, Error> {
             "a bundle (*.custody.jsonl) beside the file, or --bundle, or --store",
             "none",
         )
+        .advising("get the bundle from where the file is published and put it beside the file, or name it: --bundle FILE")
         .into());
     }
     Ok(found)

@@ -57,17 +57,34 @@ fn a_build_that_is_not_the_same_twice_is_refused_until_it_is() {
     world.write("room/odd", "");
     let second = run(&world, build, "mallory").done().text("manifest");
     let differs = run(&world, pack, "packer").refused("CHAIN_THRESHOLD_DISAGREE");
-    for part in ["dist/hello: sha256 ", " by builder", " by second"] {
+    let choose = format!("custody release resolve {build} --supersede MANIFEST ");
+    let who = [format!("{first} by builder"), format!("{second} by second")];
+    for part in ["dist/hello: sha256 ", " by builder", " by second", &choose, &who[0], &who[1]] {
         assert!(differs.out.contains(part), "{part}: {differs:#?}");
     }
     assert!(!differs.out.contains("dist/same:"), "{differs:#?}");
     run(&world, build, "mallory").refused("GATE_ALREADY_EXECUTED");
-    // mended
-    fs::remove_file(world.path("room/odd")).unwrap();
+    // a person decides, and the machine that was wrong is told what became of its work
     world.done(&format!(
         "release resolve {build} --store store --supersede {first} --as carol --reason x --key keys/carol"
     ));
-    run(&world, pack, "packer").refused("CHAIN_THRESHOLD_DISAGREE");
+    let told = |wrong: &str| {
+        let told = run(&world, pack, "packer").refused("CHAIN_THRESHOLD_DISAGREE");
+        let advice =
+            format!("run it with the key of another machine (second, third): custody run {build}");
+        let aside = format!(
+            "second made other files in manifest {wrong} than the chosen one: dist/hello: "
+        );
+        for part in [&advice, &aside, "only builder"] {
+            assert!(told.out.contains(part), "{part}: {told:#?}");
+        }
+    };
+    told(&second);
+    // and so again, for as long as it is not mended
+    let again = run(&world, build, "mallory").done().text("manifest");
+    told(&again);
+    // mended
+    fs::remove_file(world.path("room/odd")).unwrap();
     let again = run(&world, build, "mallory").done().text("manifest");
     assert!(again != first && again != second);
     run(&world, build, "mallory-2").refused("GATE_ALREADY_EXECUTED");

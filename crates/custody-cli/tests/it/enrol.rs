@@ -271,6 +271,12 @@ fn a_challenge_is_used_once() {
     let wrong = body.replace("\"machine\":\"builder\"", "\"machine\":\"packer\"");
     assert_eq!(service.code(&wrong), "POLICY_KEY_PURPOSE");
     assert_eq!(service.code(&body), "CHAIN_REPLAYED");
+    // and whoever mistyped a name is told the right ones
+    let line =
+        format!("enrol request --url http://{} --machine worke --key-out keys/x", service.address);
+    let said = world.custody(&line).refused("POLICY_KEY_PURPOSE").json();
+    assert!(said["expected"].as_str().unwrap().ends_with("lets be enrolled: builder"), "{said}");
+    assert!(said["remedy"].as_str().unwrap().starts_with("write --machine as"), "{said}");
     let body = request(&fresh(), "builder");
     let (status, answer) = service.post("/v1/enrol", &body);
     assert_eq!(status, 200, "{answer}");

@@ -41,6 +41,69 @@ fn a_task_runs_once() {
     assert_eq!(traces(&world, "ran"), 1);
 }
 
+/// `wrk-ami-not-allowed`: a machine whose work nobody would take does not begin it, and says the same
+/// as everybody would afterwards. Landlock's version is known by trying only.
+#[test]
+fn a_machine_that_the_policy_does_not_want_begins_nothing() {
+    for (fact, standing, code) in [
+        ("filesystem", "claimed", "WORKER_ISOLATION_MISSING"),
+        ("ec2.image-id", "verified", "WORKER_IDENTITY_UNVERIFIED"),
+    ] {
+        let world = World::with_keys();
+        let demand = format!(
+            "[products.hello.steps.build]\nmachine = [{{ fact = \"{fact}\", is = [\"private\"], standing = \"{standing}\" }}, {{ fact = \"landlock\", is = [\"1\", \"2\", \"3\", \"4\", \"5\", \"6\", \"7\", \"8\", \"none\"], standing = \"claimed\" }}]\n"
+        );
+        let ec2 = format!(
+            "[platforms.ec2]\nkind = \"ec2\"\ncertificates = [{{ regions = [\"eu-west-1\"], certificate = \"\"\"{}\"\"\" }}]\n[roles.releng]",
+            crate::enrol::amazon().certificate_pem()
+        );
+        let text = world.policy_text().replace("[roles.releng]", &ec2);
+        world.found(&text.replace("[products.hello.steps.build]\n", &demand));
+        let task = world.build_task(LEAVES_A_TRACE, "");
+        let said = world.refused(&world.run_line(&task), code).json();
+        assert!(said["at"].as_str().unwrap().ends_with(fact), "{said}");
+        assert_eq!(traces(&world, "ran"), 0);
+        assert!(world.files("work").is_empty());
+        if fact == "filesystem" {
+            let line = world.run_line(&task).replace("--share room", "");
+            world.done(&line);
+        }
+    }
+}
+
+/// What would be found while planning is found before anybody signs.
+#[test]
+fn a_pipeline_that_cannot_be_planned_is_not_proposed() {
+    let world = World::fresh();
+    let ship = PUBLISH.replace("earlier = \"pack\"", "earlier = \"check\"");
+    let parameter = BUILD.replace("source/hello.txt", "{param.word}");
+    let digits = BUILD.replace("source = true", "source = true\nimage = \"debian:12\"");
+    let unknown = BUILD.replace("steps.build", "steps.compile");
+    for (steps, code, at) in [
+        ("[steps.build".to_owned(), "PARSE_FIELD_TYPE", "pipeline.toml:2:13"),
+        (digits, "PARSE_FIELD_TYPE", "pipeline.toml:7:9"),
+        (ship, "PARSE_FIELD_MISSING", "pipeline.toml"),
+        (parameter, "PARSE_FIELD_MISSING", "pipeline.toml:5:24"),
+        (unknown, "POLICY_STEP_UNKNOWN", "compile"),
+    ] {
+        world.pipeline(&[&steps]);
+        let line = "release propose --store store --product hello --version 1.0 --channel release \
+                    --phase promote --repository source --key keys/alice";
+        let said = world.refused(line, code).json();
+        assert!(said["at"].as_str().unwrap().contains(at), "{said}");
+    }
+    world.pipeline(&[BUILD]);
+    world.propose("promote", "");
+    // and what an earlier phase should have made, and has not
+    world.pipeline(&[BUILD, PUBLISH]);
+    let propose = format!(
+        "release propose --store store --product hello --version 1.0 --channel release --phase ship \
+         --repository source --key keys/alice --param destination={}",
+        world.destination()
+    );
+    world.refused(&propose, "CHAIN_STEP_MISSING");
+}
+
 /// `gate-concurrent`.
 #[test]
 fn two_workers_at_once_run_it_once() {

@@ -161,23 +161,24 @@ fn a_policy_demands_the_image_of_the_machine() {
         let _server = Server::start(METADATA, move |request| {
             images[image.load(Ordering::Relaxed)].answer(request)
         });
-        let built_on = |image: usize, more: &str| {
-            booted.store(image, Ordering::Relaxed);
-            let world = World::with_keys();
-            world.found(&demanding(&world));
-            world.done(&format!("{} {more}", world.run_line(&task(&world))));
-            world.write("x", "x\n");
-            world.typed("verify x --store store --step build")
-        };
-        let good = built_on(0, "--platform ec2").done();
+        let world = World::with_keys();
+        world.found(&demanding(&world));
+        let task = world.build_task("echo x >> {param.room}/ran; mkdir dist; echo x > dist/x", "");
+        let line = |more: &str| format!("{} {more}", world.run_line(&task));
+        // before the command begins, in the words of whoever would judge its work
+        booted.store(1, Ordering::Relaxed);
+        let other = world.refused(&line("--platform ec2"), "WORKER_IMAGE_MISMATCH").json();
+        assert_eq!(other["expected"], "ami-good");
+        assert_eq!(other["found"], "ami-other, verified");
+        world.refused(&line(""), "WORKER_IDENTITY_UNVERIFIED");
+        assert!(!world.path("room/ran").exists());
+        booted.store(0, Ordering::Relaxed);
+        world.done(&line("--platform ec2"));
+        assert!(world.path("room/ran").exists());
+        world.write("x", "x\n");
+        let good = world.typed("verify x --store store --step build").done();
         assert!(good.out.contains("machine, verified: "), "{}", good.out);
         assert!(good.out.contains("ec2.image-id ami-good"), "{}", good.out);
-        let other = built_on(1, "--platform ec2").ended(1);
-        for words in ["WORKER_IMAGE_MISMATCH", "ami-good", "ami-other"] {
-            assert!(other.err.contains(words), "{words}: {}", other.err);
-        }
-        let unasked = built_on(0, "").ended(1);
-        assert!(unasked.err.contains("WORKER_IDENTITY_UNVERIFIED"), "{}", unasked.err);
     });
 }
 

@@ -149,6 +149,11 @@ fn in_doubt_after_a_crash() {
 
     let said = world.refused(&world.publish_line(&task), "GATE_ALREADY_EXECUTED");
     assert!(said.out.contains("doubt"), "{said:#?}");
+    let intent = world
+        .list("intent")
+        .into_iter()
+        .find(|id| said.out.contains(&format!("resolve {task} --resume --intent {id} ")));
+    assert!(intent.is_some(), "{said:#?}");
     // bob may sign off, and may not resolve
     resolve(&world, &task, "bob");
     world.refused(&world.publish_line(&task), "GATE_ALREADY_EXECUTED");
@@ -243,6 +248,38 @@ fn publishing_again_under_a_newer_policy() {
     fs::remove_file(world.bundle()).unwrap();
     world.publish(&task).done();
     world.done(&format!("verify www/all.bin --pin {}", world.pin()));
+}
+
+/// Nothing is published by a machine whose word nobody would take afterwards.
+#[test]
+fn a_machine_that_the_policy_does_not_want_publishes_nothing() {
+    for (os, code) in [("none", Some("WORKER_IDENTITY_MISMATCH")), (&*os(), None)] {
+        let world = World::with_keys();
+        let head = "[products.hello.steps.publish]\n";
+        let demand = format!(
+            "{head}machine = [{{ fact = \"os\", is = [\"{os}\"], standing = \"claimed\" }}]\n"
+        );
+        world.found(&world.policy_text().replace(head, &demand));
+        let authorization = world.authorized("promote");
+        world.plan(&authorization);
+        world.run_all(&authorization).done();
+        let line = world.publish_line(&world.shipping());
+        match code {
+            Some(code) => {
+                world.refused(&line, code);
+                assert!(world.list("intent").is_empty());
+            }
+            None => drop(world.done(&line)),
+        }
+    }
+}
+
+/// What workers measure as the system here.
+fn os() -> String {
+    let world = World::promoted();
+    let manifest = world.content(&world.list("manifest")[0]);
+    let facts = &manifest.as_manifest().unwrap().environment;
+    facts.iter().find(|(name, _)| name == "os").unwrap().1.clone()
 }
 
 /// One authorization is planned once. Planned again on purpose, the second task finds everything there.

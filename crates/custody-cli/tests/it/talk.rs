@@ -264,3 +264,39 @@ fn machines_get_one_object() {
     let loud = world.typed(&line.replace("bob", "carol")).done();
     assert!(loud.err.contains("short code"), "{loud:#?}");
 }
+
+/// Whoever is woken at night is told which command comes next, with the id that belongs in it.
+#[test]
+fn advice_names_the_next_command() {
+    let world = World::fresh();
+    let advised = |line: &str, status: i32, advice: &str| {
+        let said = world.typed(line).ended(status);
+        assert!(said.err.contains(&format!("\n  do         {advice}")), "{advice}: {said:#?}");
+    };
+    let authorization = world.authorized("promote");
+    let tasks = world.plan(&authorization);
+    let (build, pack) = (&tasks["build"], &tasks["pack"]);
+    let plan = format!(
+        "plan {authorization} --store store --repository source --creator x --key keys/scheduler"
+    );
+    advised(&plan, 1, &format!("go on with them: custody run --all {authorization}; "));
+    let run = |task: &str| world.run_line(task);
+    // not run yet
+    advised(&run(pack), 1, &format!("run it first: custody run {build}; "));
+    // nobody is there
+    let jenkins = format!("{} --platform jenkins", run(build));
+    advised(&jenkins, 3, "see that jenkins answers on this machine, then run the task again; ");
+    advised(&run(build).replace("--work work", "--work gone"), 3, "make it, or name another one");
+    // run already
+    let manifest = world.run(build).done().text("manifest");
+    advised(&run(build), 1, &format!("look at what it made: custody show {manifest}"));
+    advised(&format!("show {} --store store", "0".repeat(64)), 1, "compare the id with ");
+    let authorize = format!(
+        "release authorize {} --store store --key keys/scheduler",
+        world.list("request")[0]
+    );
+    advised(&authorize, 1, "give --key the key of one of desk");
+    // where nothing better is known, the code's own
+    let other = run(build).replace("builder", "publisher").replace("packer", "publisher");
+    advised(&other, 1, custody_core::Code::WorkerPoolForbidden.remedy());
+}

@@ -26,6 +26,8 @@ pub(super) struct Api {
     kind: Kind,
     /// Name and version.
     pub(super) engine: String,
+    /// What people call it with, to bring an image to where it looks.
+    client: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +48,14 @@ fn ids_are_of_images(info: &Value) -> bool {
 }
 
 impl Api {
-    pub(super) fn open(socket: &Path) -> Result<Self, Refusal> {
-        let mut api = Self { socket: socket.into(), kind: Kind::Docker, engine: String::new() };
+    /// The engine behind this socket, with images where it has them or in `storage`.
+    pub(super) fn open(socket: &Path, storage: Option<&Path>) -> Result<Self, Refusal> {
+        let mut api = Self {
+            socket: socket.into(),
+            kind: Kind::Docker,
+            engine: String::new(),
+            client: String::new(),
+        };
         let version = api.good("an engine that answers", "GET", "/version", None)?.json();
         let text = |pointer| version.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
         let name = text("/Components/0/Name");
@@ -56,6 +64,10 @@ impl Api {
         }
         let name = if api.kind == Kind::Podman { "podman" } else { "docker" };
         api.engine = format!("{name} {}", text("/Version"));
+        api.client = storage.map_or_else(
+            || name.to_owned(),
+            |storage| format!("{name} --root {}", storage.join("storage").display()),
+        );
         if api.kind == Kind::Docker {
             let info = api.good("what Docker says of itself", "GET", "/info", None)?.json();
             if !ids_are_of_images(&info) {
@@ -102,10 +114,17 @@ impl Api {
             found
         } else {
             let pull = format!("/images/create?fromImage={name}&tag=sha256:{digest}");
-            let expected = format!("image {reference}");
-            let pulled = self.good(&expected, "POST", &pull, None)?;
+            let pulled = self.ask("POST", &pull, None)?;
             // an engine says what went wrong in the middle of an answer that began well
-            look()?.ok_or_else(|| fault(&expected, pulled.message()))?
+            let found = if pulled.is_good() { look()? } else { None };
+            found.ok_or_else(|| {
+                let expected = format!("image {reference}");
+                let client = &self.client;
+                let advice = format!(
+                    "bring it here: {client} pull {reference}, or {client} load --input FILE; then run the task again"
+                );
+                fault(&expected, pulled.message()).advising(advice)
+            })?
         };
         self.used(&found.json(), name, Some(digest))
     }
@@ -235,7 +254,13 @@ impl Api {
                 (format!("image sha256:{}", image.id), format!("sha256:{found}"));
             return Err(Refusal::new(Code::WorkerImageMismatch, "container", expected, found));
         }
-        run.start().map_err(|error| fault("a container that starts", error.to_string()))??;
+        let started =
+            run.start().map_err(|error| fault("a container that starts", error.to_string()));
+        let program = container.words.first().map_or("", String::as_str);
+        let advice = format!(
+            "the command did not begin: if the image has {program}, mend the engine; then run the task again"
+        );
+        started.flatten().map_err(|refusal| refusal.advising(advice))?;
         Ok(run)
     }
 }
@@ -298,8 +323,12 @@ impl super::Running for Run<'_> {
 
     fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
         let Some(answer) = self.parts()?.end.poll()? else { return Ok(None) };
-        let status = answer.json().get("StatusCode").and_then(Value::as_i64);
-        let status = status.filter(|_| answer.is_good()).and_then(|code| u8::try_from(code).ok());
+        let end = answer.json();
+        // an engine that lost the container has a status for it too
+        let is_lost = end.get("Error").is_some_and(|error| !error.is_null());
+        let status = end.get("StatusCode").and_then(Value::as_i64);
+        let status = status.filter(|_| answer.is_good() && !is_lost);
+        let status = status.and_then(|code| u8::try_from(code).ok());
         let status = status.ok_or_else(|| io::Error::other(answer.message()))?;
         Ok(Some(ExitStatus::from_raw(i32::from(status) << 8)))
     }

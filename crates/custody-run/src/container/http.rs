@@ -34,14 +34,24 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
-    /// What the engine says for people.
+    /// What the engine says for people: its words, of one document or of the last that has any, for a
+    /// pull that goes wrong is told in the middle of many.
     pub(super) fn message(&self) -> String {
-        let json = self.json();
-        let text = json.get("message").and_then(Value::as_str).map(ToOwned::to_owned);
+        let documents = serde_json::Deserializer::from_slice(&self.body).into_iter::<Value>();
+        let text = documents.map_while(Result::ok).filter_map(|it| words(&it)).last();
         let text = text.unwrap_or_else(|| String::from_utf8_lossy(&self.body).into_owned());
         let shown: String = text.trim().escape_debug().take(300).collect();
-        format!("{} {shown}", self.status)
+        if self.is_good() { shown } else { format!("{shown} ({})", self.status) }
     }
+}
+
+/// What went wrong, and why, as far as that is not said already.
+fn words(document: &Value) -> Option<String> {
+    let text = |pointer| document.pointer(pointer).and_then(Value::as_str);
+    let said = ["/message", "/Error/Message", "/errorDetail/message", "/error"];
+    let said = said.into_iter().find_map(text)?;
+    let cause = text("/cause").filter(|cause| !said.contains(cause));
+    Some(cause.map_or_else(|| said.to_owned(), |cause| format!("{said}: {cause}")))
 }
 
 /// Sends a request and gives the connection, at the beginning of the answer.
@@ -156,7 +166,20 @@ mod tests {
         assert_eq!(heads(&mut bytes).unwrap(), 404);
         let answer = Answer { status: 404, body: bytes.to_vec() };
         assert!(!answer.is_good());
-        assert_eq!(answer.message(), "404 no \\u{7}");
+        assert_eq!(answer.message(), "no \\u{7} (404)");
+    }
+
+    #[test]
+    fn what_went_wrong_is_told_in_words() {
+        let said = |status, body: &str| Answer { status, body: body.into() }.message();
+        let podman = r#"{"cause":"no such image","message":"x: no such image","response":404}"#;
+        assert_eq!(said(404, podman), "x: no such image (404)");
+        let podman = r#"{"cause":"no space left","message":"writing blob","response":500}"#;
+        assert_eq!(said(500, podman), "writing blob: no space left (500)");
+        let pull = "{\"status\":\"Pulling\"}\n{\"errorDetail\":{\"message\":\"refused\"},\"error\":\"refused\"}\n";
+        assert_eq!(said(200, pull), "refused");
+        assert_eq!(said(200, r#"{"StatusCode":0,"Error":{"Message":"lost"}}"#), "lost");
+        assert_eq!(said(502, "bad gateway\n"), "bad gateway (502)");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Podman as a service of the worker's own.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::UnixStream;
@@ -66,6 +66,8 @@ pub(super) fn wait_for_helpers(id: &str) {
 pub(super) struct Service {
     child: Child,
     pub(super) socket: PathBuf,
+    /// What it complains of.
+    complaints: PathBuf,
     /// What the service mounts on itself in a storage of its own, and leaves so.
     mounted: Option<PathBuf>,
 }
@@ -76,8 +78,11 @@ impl Service {
     pub(super) fn start(private: &Path, storage: Option<&Path>) -> Result<Self, Refusal> {
         let fault = |error: io::Error| {
             Refusal::new(Code::GateUnavailable, "podman", "its service", error.to_string())
+                .advising(
+                    "see what podman info says here as the worker's user; then run the task again",
+                )
         };
-        let socket = private.join("podman.sock");
+        let (socket, complaints) = (private.join("podman.sock"), private.join("podman.err"));
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--", "podman"]);
         if let Some(storage) = storage {
@@ -88,20 +93,39 @@ impl Service {
         }
         command.args(["system", "service", "--time=0"]);
         command.arg(format!("unix://{}", socket.display()));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let stderr = File::create(&complaints).map_err(fault)?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
         let child = command.spawn().map_err(fault)?;
         let mounted = storage.map(|storage| storage.join("storage/overlay"));
-        let mut service = Self { child, socket, mounted };
+        let mut service = Self { child, socket, complaints, mounted };
         for _ in 0..300 {
             if UnixStream::connect(&service.socket).is_ok() {
                 return Ok(service);
             }
-            if let Some(status) = service.child.try_wait().map_err(fault)? {
-                return Err(fault(io::Error::other(format!("it ended: {status}"))));
+            if let Some(end) = service.end() {
+                return Err(fault(io::Error::other(end)));
             }
             thread::sleep(Duration::from_millis(50));
         }
         Err(fault(io::Error::other("no socket after 15 seconds")))
+    }
+
+    /// How it ended, if it did, and what it complained of last.
+    fn end(&mut self) -> Option<String> {
+        let status = self.child.try_wait().ok()??;
+        let said = fs::read(&self.complaints).unwrap_or_default();
+        let said = String::from_utf8_lossy(&said);
+        let said = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+        let said: String = said.trim().escape_debug().take(300).collect();
+        Some(format!("it ended: {status}: {said}"))
+    }
+
+    /// The refusal of whoever spoke to it, with why there was no answer if it is gone.
+    pub(super) fn explain(&mut self, refusal: Refusal) -> Refusal {
+        match self.end() {
+            Some(end) => Refusal { found: format!("{}; podman: {end}", refusal.found), ..refusal },
+            None => refusal,
+        }
     }
 }
 

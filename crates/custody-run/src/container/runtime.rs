@@ -106,7 +106,9 @@ impl Runtime {
         let id = private.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
         let (output, writer) = io::pipe().map_err(io_fault)?;
         rustix::io::ioctl_fionbio(&output, true).map_err(|error| io_fault(error.into()))?;
+        let complaints = private.join("runtime.err");
         let mut command = self.command();
+        command.arg("--log").arg(&complaints).args(["--log-format", "json"]);
         command.args(["run", "--bundle"]).arg(&bundle).arg(&id);
         command.stdout(writer.try_clone().map_err(io_fault)?).stderr(writer);
         let child = command.spawn().map_err(io_fault)?;
@@ -119,6 +121,8 @@ impl Runtime {
             child,
             output,
             buffer: vec![0; 64 << 10],
+            complaints,
+            killed: false,
             removed: false,
         })
     }
@@ -133,7 +137,25 @@ pub(super) struct Run<'a> {
     child: Child,
     output: PipeReader,
     buffer: Vec<u8>,
+    /// Where the runtime says what it could not do, beside the command's own words.
+    complaints: PathBuf,
+    killed: bool,
     removed: bool,
+}
+
+impl Run<'_> {
+    /// Why there was no command, if that is the runtime's fault. A program that the image does not have
+    /// is the task's.
+    fn complaint(&self) -> Option<String> {
+        let text = fs::read_to_string(&self.complaints).ok()?;
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let errors =
+            lines.filter(|line| line.get("level").and_then(Value::as_str) == Some("error"));
+        let said =
+            errors.filter_map(|line| Some(line.get("msg")?.as_str()?.to_owned())).next_back()?;
+        let is_the_program = said.contains("exec: \"") || said.contains("executable file");
+        (!is_the_program).then(|| said.escape_debug().take(300).collect())
+    }
 }
 
 impl super::Running for Run<'_> {
@@ -150,10 +172,16 @@ impl super::Running for Run<'_> {
     }
 
     fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
-        self.child.try_wait()
+        let status = self.child.try_wait()?;
+        let failed = !self.killed && status.is_some_and(|status| !status.success());
+        match failed.then(|| self.complaint()).flatten() {
+            Some(complaint) => Err(io::Error::other(complaint)),
+            None => Ok(status),
+        }
     }
 
     fn kill(&mut self) {
+        self.killed = true;
         // gone already, or not there yet, is as good: it is tried until it ends
         self.runtime.ask(&["kill", &self.id, "KILL"]).ok();
     }

@@ -63,6 +63,7 @@ impl S3Config {
             optional(name).ok_or_else(|| {
                 let at = format!("environment variable {name}");
                 Refusal::new(Code::GateUnavailable, at, "what the bucket asks for", "nothing")
+                    .advising(format!("export {name}, then publish the task again"))
             })
         };
         let (key, secret) = (required("AWS_ACCESS_KEY_ID")?, required("AWS_SECRET_ACCESS_KEY")?);
@@ -285,7 +286,10 @@ impl From<ureq::Error> for Failure {
 }
 
 fn unavailable(found: String) -> Refusal {
+    let advice = "see that the bucket's server can be reached, then publish the task again; if it is in \
+                  doubt then, docs/guides/recover-a-publication-in-doubt.md says what to do";
     Refusal::new(Code::GateUnavailable, "", "the server to do what it is asked", found)
+        .advising(advice)
 }
 
 fn patiently<T>(mut attempt: impl FnMut() -> Result<T, Failure>) -> Result<T, Refusal> {

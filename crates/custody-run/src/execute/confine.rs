@@ -127,7 +127,9 @@ impl Confinement {
                 None => format!("to start {}", confiner.program.display()),
             };
             let found = "that it does not work";
-            return Err(Refusal::new(Code::GateUnavailable, "worker", expected, found));
+            let refusal = Refusal::new(Code::GateUnavailable, "worker", expected, found);
+            let advice = "start the worker as root, or leave out --user; then run the task again";
+            return Err(refusal.advising(advice));
         };
         let processes = Self { processes: true, ..only.clone() };
         let filesystem = Self { filesystem: true, ..processes.clone() };

@@ -110,7 +110,7 @@ impl Unanswered {
 }
 
 /// What the platforms said, until it is in the manifest.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Collected {
     attestations: Vec<Attestation>,
     claims: Vec<(String, String)>,
@@ -126,6 +126,10 @@ impl Collected {
             let said = platform.kind.ask(binding).map_err(|unanswered| {
                 let at = format!("platform {label}");
                 Refusal::new(Code::GateUnavailable, at, unanswered.expected, unanswered.found)
+                    .advising(format!(
+                        "see that {label} answers on this machine, then run the task again; \
+                         --platform {label} is for machines of it only"
+                    ))
             })?;
             let named = |(name, value): (String, String)| (format!("{label}.{name}"), value);
             collected.claims.extend(said.facts.into_iter().map(named));

@@ -23,6 +23,7 @@ impl Room {
         let fault = |error: std::io::Error| {
             let at = work.display().to_string();
             Refusal::new(Code::GateUnavailable, at, "a directory to work in", error.to_string())
+                .advising("make it, or name another one with --work DIR; then run the task again")
         };
         let prefix = format!("custody-{}-", task.short());
         clear_away(work, &prefix).map_err(fault)?;

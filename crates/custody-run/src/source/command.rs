@@ -77,7 +77,9 @@ pub(super) fn run(
         let expected = "a sound revision that the repository has";
         return Err(Refusal::new(Code::ChainSourceMismatch, what, expected, shown));
     }
-    Err(Refusal::new(Code::GateUnavailable, what, "to read the repository", shown))
+    let advice = "see that this machine reaches the repository, or name a clone that it has with \
+                  --repository DIR; then run the task again";
+    Err(Refusal::new(Code::GateUnavailable, what, "to read the repository", shown).advising(advice))
 }
 
 /// A command that answers for as long as it is asked, and ends with this value.

@@ -12,7 +12,7 @@ use custody_core::{BASE_URI, Code, Refusal};
 
 use super::Authority;
 use super::environment::Machine;
-use super::manifest::{entitled_results, sound, superseded};
+use super::manifest::{chosen, entitled_results, sound, superseded, to_choose};
 use crate::docket::Case;
 use crate::judge::shown;
 use crate::policy::{Step, listed};
@@ -34,6 +34,15 @@ pub(crate) struct Shared<'s, 'c> {
 
 /// A result of the task, by its statement id.
 type Made<'c> = (StatementId, &'c Manifest);
+
+/// The results of a task, by what people said of them.
+struct Split<'c> {
+    standing: Vec<Made<'c>>,
+    /// The one that a person named.
+    chosen: Option<Made<'c>>,
+    /// Those with other files.
+    aside: Vec<Made<'c>>,
+}
 
 /// A builder whose manifest holds by itself.
 struct Builder {
@@ -87,6 +96,10 @@ impl<'c> Shared<'_, 'c> {
     /// The results by machines that may perform the step, without those that a person set aside by
     /// naming another one.
     fn standing(&self, case: &'c Case<'_>) -> Vec<Made<'c>> {
+        self.split(case).standing
+    }
+
+    fn split(&self, case: &'c Case<'_>) -> Split<'c> {
         let results: Vec<Made<'c>> = entitled_results(case, self.id, self.step, self.authority)
             .into_iter()
             .filter_map(|id| {
@@ -95,12 +108,36 @@ impl<'c> Shared<'_, 'c> {
             })
             .collect();
         let chosen = superseded(case, self.id, self.authority);
-        match results.iter().find(|(id, _)| Some(*id) == chosen).copied() {
-            None => results,
-            Some((_, chosen)) => {
-                results.into_iter().filter(|(_, result)| result.agrees(chosen)).collect()
-            }
-        }
+        let chosen = results.iter().find(|(id, _)| Some(*id) == chosen).copied();
+        let (standing, aside) = results
+            .into_iter()
+            .partition(|(_, result)| chosen.is_none_or(|(_, chosen)| result.agrees(chosen)));
+        Split { standing, chosen, aside }
+    }
+
+    /// What to do where too few machines made the same.
+    fn who_is_left(&self, standing: &[Made<'c>]) -> String {
+        let has_done = |machine: &&Label| {
+            standing.iter().any(|(_, result)| result.builder == worker_uri(machine.as_str()))
+        };
+        let left = self.step.perform.iter().filter(|machine| !has_done(machine));
+        format!(
+            "run it with the key of another machine ({}): custody run {}",
+            listed(left),
+            self.id
+        )
+    }
+
+    /// Why what people said of machines that differ does not settle it, if they said anything.
+    fn unsettled(&self, case: &Case<'_>) -> String {
+        let named = chosen(case, self.id, self.authority);
+        let why = match named.len() {
+            0 => return String::new(),
+            1 => "which no machine made that may perform the step",
+            _ => "of which only one can hold",
+        };
+        let named: Vec<String> = named.iter().map(ToString::to_string).collect();
+        format!("; people chose {}, {why}", named.join(" and "))
     }
 
     /// The other manifests that agree with this one: with it they are as many machines as the policy asks
@@ -111,18 +148,31 @@ impl<'c> Shared<'_, 'c> {
         memo: &mut Memo<'c>,
         first: StatementId,
     ) -> Result<Vec<StatementId>, Refusal> {
-        let refuse = |expected: String, found: String| {
-            Err(Refusal::new(Code::ChainThresholdDisagree, self.at(), expected, found))
+        let refuse = |expected: String, found: String, advice: String| {
+            let refusal = Refusal::new(Code::ChainThresholdDisagree, self.at(), expected, found);
+            Err(refusal.advising(advice))
         };
-        let results = self.standing(case);
+        let Split { standing: results, chosen: by_people, aside } = self.split(case);
         let Some(this) = results.iter().find(|(id, _)| *id == first) else {
-            return refuse(
-                "a manifest that agrees with the one that people chose".into(),
-                format!("{first}, which does not"),
-            );
+            let Some(chosen) = by_people else {
+                let expected = format!("a manifest by a machine of {}", listed(&self.step.perform));
+                return refuse(expected, first.to_string(), super::to_run(self.id));
+            };
+            let other = aside.iter().find(|(id, _)| *id == first);
+            let found = other.map_or_else(|| first.to_string(), |other| set_aside(other, &chosen));
+            let expected = format!("the files of manifest {}, which people chose", chosen.0);
+            return refuse(expected, found, format!("take those: custody show {}", chosen.0));
         };
         if results.iter().any(|(_, result)| !result.agrees(this.1)) {
-            return refuse("the same files from every machine".into(), differences(&results));
+            let found = format!("{}{}", differences(&results), self.unsettled(case));
+            let all: Vec<String> =
+                results.iter().map(|(id, made)| format!("{id} by {}", named(made))).collect();
+            let advice = format!(
+                "{}, with MANIFEST {}; the other machines then run it again",
+                to_choose(self.id, self.authority),
+                all.join(" or ")
+            );
+            return refuse("the same files from every machine".into(), found, advice);
         }
         let mut builders = Vec::new();
         let mut unsound = BTreeSet::new();
@@ -136,18 +186,19 @@ impl<'c> Shared<'_, 'c> {
             }
         }
         let wanted = usize::try_from(self.step.builders.get()).unwrap_or(usize::MAX);
-        let (mut chosen, rest) = builders.split_at_checked(1).unwrap_or((&builders, &[]));
-        let mut picked: Vec<&Builder> = chosen.iter().collect();
+        let (own, rest) = builders.split_at_checked(1).unwrap_or((&builders, &[]));
+        let mut picked: Vec<&Builder> = own.iter().collect();
         if pick(&mut picked, rest, wanted) {
             return Ok(picked.iter().skip(1).map(|builder| builder.id).collect());
         }
-        chosen = &builders;
         let mut found: Vec<String> = Vec::from([format!("only {}", named(this.1))]);
-        for (i, builder) in chosen.iter().enumerate() {
-            let mut before = chosen.iter().take(i);
+        for (i, builder) in builders.iter().enumerate() {
+            let mut before = builders.iter().take(i);
             found.extend(before.find_map(|before| before.same(builder)));
         }
         found.extend(unsound.iter().map(|name| format!("{name}, whose manifest does not hold")));
+        let asides = by_people.iter().flat_map(|it| aside.iter().map(|made| set_aside(made, it)));
+        found.extend(asides.take(MAX_FILES));
         let differ = if self.step.builders_differ.is_empty() {
             String::new()
         } else {
@@ -158,7 +209,7 @@ impl<'c> Shared<'_, 'c> {
             "{wanted} machines of {} that made the same{differ}",
             listed(&self.step.perform)
         );
-        refuse(expected, found.join("; "))
+        refuse(expected, found.join("; "), self.who_is_left(&results))
     }
 
     /// One result with those that agree with it, for a gate to build on.
@@ -182,7 +233,8 @@ impl<'c> Shared<'_, 'c> {
         }
         Err(fault.unwrap_or_else(|| {
             let found = "none: the step has not run, or its manifests are not among the evidence";
-            Refusal::new(Code::ChainLinkMissing, self.at(), "its manifests", found)
+            let refusal = Refusal::new(Code::ChainLinkMissing, self.at(), "its manifests", found);
+            refusal.advising(super::to_run(self.id))
         }))
     }
 
@@ -197,15 +249,21 @@ impl<'c> Shared<'_, 'c> {
         let own = machine.map(|machine| worker_uri(machine.as_str()));
         let standing = self.standing(case);
         let mine = standing.iter().find(|(_, result)| Some(&result.builder) == own.as_ref());
-        let found = match mine {
-            Some((id, _)) => format!("its manifest {id}, by the same machine"),
-            None => match self.any_agreed(case, memo) {
-                Ok((id, others)) => format!("its manifest {id}, and {} that agree", others.len()),
-                Err(_) => return Ok(()),
-            },
+        let (found, advice) = match (mine, self.any_agreed(case, memo)) {
+            (mine, Ok((id, others))) => {
+                let id = mine.map_or(id, |(id, _)| *id);
+                let found = format!("its manifest {id}, and {} that agree", others.len());
+                (found, format!("look at what it made: custody show {id}"))
+            }
+            (Some((id, _)), Err(_)) => {
+                (format!("its manifest {id}, by the same machine"), self.who_is_left(&standing))
+            }
+            (None, Err(_)) => return Ok(()),
         };
         let at = format!("task {}", self.id.short());
-        Err(Refusal::new(Code::GateAlreadyExecuted, at, "a task that was not begun", found))
+        let refusal =
+            Refusal::new(Code::GateAlreadyExecuted, at, "a task that was not begun", found);
+        Err(refusal.advising(advice))
     }
 }
 
@@ -225,6 +283,12 @@ fn pick<'b>(chosen: &mut Vec<&'b Builder>, rest: &'b [Builder], wanted: usize) -
         }
     }
     false
+}
+
+/// Why a result counts for nothing any more.
+fn set_aside(other: &Made<'_>, chosen: &Made<'_>) -> String {
+    let (id, files) = (other.0, differences(&[*chosen, *other]));
+    format!("{} made other files in manifest {id} than the chosen one: {files}", named(other.1))
 }
 
 /// The files that are not the same everywhere, and who has which bytes.

@@ -5,7 +5,7 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
 
-use custody_core::envelope::{Signed, StatementId};
+use custody_core::envelope::StatementId;
 use custody_core::key::KeyId;
 use custody_core::statement::{Attestation, Label, Manifest, Statement, binding};
 use custody_core::{Code, Refusal};
@@ -203,11 +203,10 @@ fn is_lasting(fact: &str) -> bool {
 /// Holds the machine against the policy. Says whether the policy demands anything at all.
 pub(crate) fn check(
     step: &Step,
-    (signed, key): (&Signed<&Manifest>, &KeyId),
+    (manifest, key): (&Manifest, &KeyId),
     machine: &Machine,
     instances: &Instances,
 ) -> Result<bool, Refusal> {
-    let manifest = *signed.unverified();
     let at = format!("machine of step {} ({})", manifest.step, shown(&manifest.builder));
     if let Some(value) = machine.claimed.get(INTERACTIVE).filter(|value| *value != "no") {
         return Err(Refusal::new(

@@ -18,7 +18,7 @@ use custody_core::{Code, Refusal};
 use super::builders::Shared;
 use super::environment::{self, Instances, Machine};
 use super::inputs::inputs;
-use super::{Authority, Checked, image, source};
+use super::{Authority, Checked, authorization, image, source};
 use crate::docket::Case;
 use crate::judge::shown;
 use crate::policy::{Step, listed};
@@ -148,7 +148,7 @@ fn checks<'c>(
         node.fact("source signed by", person);
     }
     node.check(Rule::ManifestSource, source.map(|_| ()));
-    match environment(signed, context) {
+    match environment(context) {
         Ok(false) => node.not_required(Rule::ManifestEnvironment, NO_ENVIRONMENT),
         demanded => node.check(Rule::ManifestEnvironment, demanded.map(|_| ())),
     }
@@ -202,9 +202,20 @@ fn performed(
     Ok(signed.clone().verify(NonZeroU32::MIN, perform)?.principals().join(", "))
 }
 
-fn environment(signed: &Signed<&Manifest>, context: &Context<'_>) -> Result<bool, Refusal> {
-    let step = context.step;
-    environment::check(step, (signed, &context.key), &context.machine, &context.instances)
+fn environment(context: &Context<'_>) -> Result<bool, Refusal> {
+    let (step, made) = (context.step, (context.manifest, &context.key));
+    environment::check(step, made, &context.machine, &context.instances)
+}
+
+/// What will be found of the machine of a manifest that this key is to sign, as far as it is known.
+pub(crate) fn machine(case: &Case<'_>, draft: &Manifest, key: &KeyId) -> Result<(), Refusal> {
+    let task = case.statement(draft.task, "task", Statement::as_task)?;
+    let task = *task.unverified();
+    let (authority, _) = authorization::check(case, task.authorization)?;
+    let step = authority.product.step(&task.step)?;
+    image::check(case, draft, task, step)?;
+    let machine = Machine::of(case, draft, key, authority.policy);
+    environment::check(step, (draft, key), &machine, &Instances::among(case)).map(|_| ())
 }
 
 /// Whether a manifest of a task holds by itself, whatever others made; and what is known of its machine.
@@ -221,7 +232,7 @@ pub(crate) fn sound<'c>(
         && outputs(&context).is_ok()
         && inputs(case, &context).is_ok()
         && source::check(case, &context.authority, context.task, context.manifest).is_ok()
-        && environment(&signed, &context).is_ok()
+        && environment(&context).is_ok()
         && time(case, &context).is_ok();
     Ok((holds, context.machine))
 }
@@ -412,6 +423,14 @@ pub(crate) fn is_entitled(
     })
 }
 
+/// What to do where people must say which of several manifests holds.
+pub(crate) fn to_choose(task: StatementId, authority: &Authority<'_>) -> String {
+    let who = listed(&authority.product.resolve);
+    format!(
+        "find out which of them is right; then one of {who} says so: custody release resolve {task} --supersede MANIFEST --as PERSON --reason WHY --key KEY"
+    )
+}
+
 /// The manifests of a task that somebody who may perform the step signed.
 pub(crate) fn entitled_results(
     case: &Case<'_>,
@@ -423,22 +442,30 @@ pub(crate) fn entitled_results(
     case.manifests_of(task).iter().filter(entitled).copied().collect()
 }
 
-/// The manifest that a person chose among several results.
+/// The manifest that a person chose among several results. Two words that contradict each other choose none.
 pub(crate) fn superseded(
     case: &Case<'_>,
     task: StatementId,
     authority: &Authority<'_>,
 ) -> Option<StatementId> {
-    let chosen: BTreeSet<StatementId> = case
-        .about(task)
+    let chosen = chosen(case, task, authority);
+    if chosen.len() == 1 { chosen.first().copied() } else { None }
+}
+
+/// The manifests that people who may resolve chose among several results.
+pub(crate) fn chosen(
+    case: &Case<'_>,
+    task: StatementId,
+    authority: &Authority<'_>,
+) -> BTreeSet<StatementId> {
+    case.about(task)
         .filter_map(|said| {
             let signed = said.narrow(Statement::as_resolution)?;
             let resolution = *signed.unverified();
             let Resolve::Supersede(manifest) = resolution.resolve else { return None };
             entitled_to_resolve(case, authority, &signed).ok().map(|()| manifest)
         })
-        .collect();
-    if chosen.len() == 1 { chosen.first().copied() } else { None }
+        .collect()
 }
 
 /// Whether a resolution is signed by the person whom it names, who may resolve.
@@ -471,16 +498,19 @@ pub(crate) fn once(
     id: StatementId,
     authority: &Authority<'_>,
 ) -> Result<(), Refusal> {
-    let at = format!("task {}", id.short());
-    let refuse = |found| {
-        Err(Refusal::new(Code::GateAlreadyExecuted, at, "a task that was not begun", found))
+    let refuse = |found: String, advice: String| {
+        let (at, expected) = (format!("task {}", id.short()), "a task that was not begun");
+        Err(Refusal::new(Code::GateAlreadyExecuted, at, expected, found).advising(advice))
     };
     let task = case.statement(id, "task", Statement::as_task)?;
     let step = &task.unverified().step;
     let mut results =
         case.manifests_of(id).iter().filter(|id| case.could_perform_by_id(**id, step));
     if let Some(done) = results.next() {
-        return refuse(format!("its manifest {done}"));
+        return refuse(
+            format!("its manifest {done}"),
+            format!("look at what it made: custody show {done}"),
+        );
     }
     let resumed: BTreeSet<StatementId> = case
         .about(id)
@@ -500,9 +530,16 @@ pub(crate) fn once(
         .map(Signed::id)
         .filter(|intent| !resumed.contains(intent));
     if let Some(intent) = in_doubt.next() {
-        return refuse(format!(
+        let found = format!(
             "announced by intent {intent}, which no signed resolution takes up again: it is in doubt"
-        ));
+        );
+        let who = listed(&authority.product.resolve);
+        return refuse(
+            found,
+            format!(
+                "look at what reached the destination; then one of {who} says: custody release resolve {id} --resume --intent {intent} --as PERSON --reason WHY --key KEY"
+            ),
+        );
     }
     Ok(())
 }
@@ -528,13 +565,16 @@ pub(crate) fn only_result<'c>(
         ([one], _) | ([], [one, ..]) => Ok((*one, Vec::new())),
         ([], []) => {
             let found = "none: the step has not run, or its manifest is not among the evidence";
-            Err(Refusal::new(Code::ChainLinkMissing, at, "its manifest", found))
+            let at = format!("task of step {} ({})", content.step, task.short());
+            let refusal = Refusal::new(Code::ChainLinkMissing, at, "its manifest", found);
+            Err(refusal.advising(super::to_run(task)))
         }
         (several, _) => {
             let chosen = superseded(case, task, authority).filter(|id| several.contains(id));
             chosen.map(|id| (id, Vec::new())).ok_or_else(|| {
                 let all: Vec<String> = several.iter().map(ToString::to_string).collect();
                 Refusal::new(Code::ChainForked, at, "one manifest", all.join(" and "))
+                    .advising(to_choose(task, authority))
             })
         }
     }

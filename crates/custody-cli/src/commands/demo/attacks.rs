@@ -259,6 +259,11 @@ fn second_key_of_one_person(scene: &Scene<'_>) -> Result<(), Error> {
         "promote",
         "--repository",
         "source",
+        // that of 1.0.0 builds on nothing
+        "--commit",
+        "HEAD~1",
+        "--param",
+        "signing-key=none",
     ];
     let arguments: Vec<String> =
         propose.iter().map(ToString::to_string).chain(stage.key("alice")).collect();

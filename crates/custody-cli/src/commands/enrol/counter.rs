@@ -54,7 +54,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn busy(found: &str) -> Refusal {
     let at = "the enrolment service";
-    Refusal::new(Code::GateUnavailable, at, "room for one more; ask again in a minute", found)
+    Refusal::new(Code::GateUnavailable, at, "room for one more", found)
+        .advising("ask again in a minute")
 }
 
 impl<'c> Counter<'c> {
@@ -98,7 +99,9 @@ impl<'c> Counter<'c> {
             return Ok(());
         }
         let expected = "a challenge that this service gave out and nobody answered yet";
-        Err(Refusal::new(Code::ChainReplayed, "challenge", expected, challenge.to_string()))
+        let refusal =
+            Refusal::new(Code::ChainReplayed, "challenge", expected, challenge.to_string());
+        Err(refusal.advising("ask anew: custody enrol request takes a new challenge each time"))
     }
 
     /// Certifies the key, if the judge would take the certificate. It is in the store when this returns.
@@ -142,9 +145,17 @@ fn certificate(
     let machine = newest.principals.get(&request.machine);
     let rules = machine.and_then(|machine| machine.enrol.as_ref());
     let Some(Enrol { max_certificate, .. }) = rules else {
-        let expected = format!("a machine whose keys policy {} lets be enrolled", newest.version);
-        let found = request.machine.to_string();
-        return Err(Refusal::new(Code::PolicyKeyPurpose, "machine", expected, found));
+        let enrolled = newest.principals.iter().filter(|(_, machine)| machine.enrol.is_some());
+        let names: Vec<&str> = enrolled.map(|(name, _)| name.as_str()).collect();
+        let expected = format!(
+            "a machine whose keys policy {} lets be enrolled: {}",
+            newest.version,
+            names.join(", ")
+        );
+        let refusal =
+            Refusal::new(Code::PolicyKeyPurpose, "machine", expected, request.machine.to_string());
+        let advice = "write --machine as the policy does; a new machine needs a new policy version";
+        return Err(refusal.advising(advice));
     };
     let enrolment = request.certified(Vec::new(), now, now.plus(*max_certificate));
     let facts = enrolled::proved(&enrolment, newest)?.into_iter().collect();

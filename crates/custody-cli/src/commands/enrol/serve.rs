@@ -40,7 +40,11 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Result<(), Error> {
         let expected =
             format!("a key of a machine that policy {} lets enrol others", policy.version);
         let found = owner.map_or_else(|| signer.public_key().to_openssh(), ToString::to_string);
-        return Err(Refusal::new(Code::PolicyKeyPurpose, at, expected, found).into());
+        let advice =
+            "start it with the key of a machine that stands as by in an enrol table of the policy";
+        return Err(Refusal::new(Code::PolicyKeyPurpose, at, expected, found)
+            .advising(advice)
+            .into());
     }
     let unusable = || args.listen.to_string();
     let listener =

@@ -14,7 +14,7 @@ use custody_core::statement::{
 };
 use custody_core::time::Time;
 use custody_run::gate;
-use custody_run::repository::{read_file, resolve, signed_objects};
+use custody_run::repository::{pipeline, read_file, resolve, signed_objects};
 use custody_store::{Filter, Kind, Store};
 use custody_verify::PolicyChain;
 use custody_verify::policy::{Policy, Product, Step};
@@ -69,6 +69,7 @@ pub(super) fn run(args: &ProposeArgs, ui: &Ui) -> Result<(), Error> {
     let policies = trusted(&store, created)?;
     let request = request(args, &store, &policies, created)?;
     let (_, policy) = policies.newest();
+    can_be_planned(&args.repository, &request, policy.product(&args.product)?)?;
     let signer = args.key.open()?;
     let proposers = &policy.product(&args.product)?.propose;
     let owner = owned_by(policy.owner(&signer.public_key().id()), proposers, "propose")?;
@@ -103,7 +104,7 @@ fn request(
     known("channel", &args.channel, product.channels.iter())?;
     known("phase", &args.phase, product.phases.keys())?;
     let revision = resolve(&args.repository, &args.commit)?;
-    let pipeline = read_file(&args.repository, &revision, &args.pipeline)?;
+    let bytes = read_file(&args.repository, &revision, &args.pipeline)?;
     let source = Source { uri: product.source.clone(), revision };
     signed(&args.repository, &source, policy, product, created)?;
     let release = ReleaseId {
@@ -117,7 +118,7 @@ fn request(
         release,
         phase: args.phase.clone(),
         source,
-        pipeline: Pipeline { path: args.pipeline.clone(), sha256: Sha256::of(&pipeline) },
+        pipeline: Pipeline { path: args.pipeline.clone(), sha256: Sha256::of(&bytes) },
         policy: PolicyRef { version: policy.version, id },
         parameters: parameters(&args.parameters)?,
         created,
@@ -145,6 +146,24 @@ fn signed(
     }
     let refusal = fault.map_or_else(|| policy.source_signer(product, source, None, now), Err);
     Ok(refusal.map(|_| ())?)
+}
+
+/// Refuses a pipeline of which no tasks can be made, or of a step that the policy does not know, while
+/// nobody has signed anything yet.
+fn can_be_planned(clone: &Path, request: &Request, product: &Product) -> Result<(), Error> {
+    // nothing but the id of the authorization will be another
+    let authorization = StatementId(request.pipeline.sha256);
+    let tasks = pipeline(clone, request).and_then(|pipeline| {
+        pipeline.plan(request, authorization, "", request.created, String::new)
+    });
+    let advice = format!(
+        "mend {} or give what it asks for (--param, --builds-on), commit, and propose again",
+        request.pipeline.path
+    );
+    for task in tasks.map_err(|refusal| refusal.advising(advice))? {
+        product.step(&task.step)?;
+    }
+    Ok(())
 }
 
 /// Refuses a word that the policy does not know before anybody signs it.
