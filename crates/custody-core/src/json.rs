@@ -489,7 +489,7 @@ mod tests {
     /// The last value that is allowed is, and the next one is not.
     #[test]
     fn values_are_counted() {
-        let lists = 41;
+        let lists = 40;
         let of = |values: usize| {
             let zeros = values - 1 - lists;
             let full = format!("[{}0],", "0,".repeat(MEMBERS - 1));

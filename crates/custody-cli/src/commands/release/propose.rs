@@ -69,7 +69,8 @@ pub(super) fn run(args: &ProposeArgs, ui: &Ui) -> Result<(), Error> {
     let policies = trusted(&store, created)?;
     let request = request(args, &store, &policies, created)?;
     let (_, policy) = policies.newest();
-    can_be_planned(&args.repository, &request, policy.product(&args.product)?)?;
+    let earlier = earlier(&store, &policies, &request)?;
+    can_be_planned(&args.repository, &request, &earlier, policy.product(&args.product)?)?;
     let signer = args.key.open()?;
     let proposers = &policy.product(&args.product)?.propose;
     let owner = owned_by(policy.owner(&signer.public_key().id()), proposers, "propose")?;
@@ -81,9 +82,8 @@ pub(super) fn run(args: &ProposeArgs, ui: &Ui) -> Result<(), Error> {
         custody_sign::sign_envelope_as_machine(&mut envelope, &*signer)?;
     }
     let id = envelope.id();
-    let description = describe(&request, id, &earlier(&store, &policies, &request)?);
     add(&store, &envelope)?;
-    ui.result(&format!("{description}\nrequest {id}"), || {
+    ui.result(&format!("{}\nrequest {id}", describe(&request, id, &earlier)), || {
         Value::object([
             ("ok", Value::Bool(true)),
             ("id", Value::text(id)),
@@ -150,11 +150,16 @@ fn signed(
 
 /// Refuses a pipeline of which no tasks can be made, or of a step that the policy does not know, while
 /// nobody has signed anything yet.
-fn can_be_planned(clone: &Path, request: &Request, product: &Product) -> Result<(), Error> {
+fn can_be_planned(
+    clone: &Path,
+    request: &Request,
+    earlier: &BTreeMap<StatementId, Manifest>,
+    product: &Product,
+) -> Result<(), Error> {
     // nothing but the id of the authorization will be another
     let authorization = StatementId(request.pipeline.sha256);
     let tasks = pipeline(clone, request).and_then(|pipeline| {
-        pipeline.plan(request, authorization, "", request.created, String::new)
+        pipeline.plan(request, earlier, authorization, "", request.created, String::new)
     });
     let advice = format!(
         "mend {} or give what it asks for (--param, --builds-on), commit, and propose again",
