@@ -1,6 +1,5 @@
 //! What the verbs share: the clock, the store, keys, trust.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -188,7 +187,7 @@ pub(crate) fn statement<T: Clone>(
     id: StatementId,
     kind: &'static str,
     part: impl FnOnce(&Statement) -> Option<&T>,
-) -> Result<T, Error> {
+) -> Result<T, Refusal> {
     let at = format!("{kind} {id}");
     let envelope = store.get(id)?.ok_or_else(|| not_kept(at.clone(), "it in the store"))?;
     let signed = envelope.open::<Statement>(keyring).map_err(|refusal| refusal.within(&at))?;
@@ -200,24 +199,33 @@ pub(crate) fn statement<T: Clone>(
     Ok((*narrowed.unverified()).clone())
 }
 
-/// The manifests that a request builds on, by id: what people are shown of them, and what a plan takes
+/// The manifests that a request builds on, in its order: what an approval is of, and what a plan takes
 /// inputs from.
 pub(crate) fn earlier(
     store: &Store,
     policies: &PolicyChain,
     request: &Request,
-) -> Result<BTreeMap<StatementId, Manifest>, Error> {
+) -> Result<Vec<(StatementId, Manifest)>, Error> {
     let keyring = gate::keyring(store, policies)?;
-    let read = |entry: &EarlierManifest| {
-        let id = entry.manifest;
-        let manifest = statement(store, &keyring, id, "manifest", Statement::as_manifest)?;
-        if EarlierManifest::of(id, &manifest) != *entry {
-            let at = format!("manifest {id}");
-            let expected = format!("what the request says of step {}", entry.step);
-            let found = "another step, number or size of artifacts";
-            return Err(Refusal::new(Code::SignoffContentMismatch, at, expected, found).into());
-        }
-        Ok((id, manifest))
-    };
+    let read = |entry: &EarlierManifest| Ok((entry.manifest, taken_up(store, &keyring, entry)?));
     request.builds_on.iter().map(read).collect()
+}
+
+/// A manifest that a request builds on, if it is what the request says of it.
+pub(crate) fn taken_up(
+    store: &Store,
+    keyring: &Keyring,
+    entry: &EarlierManifest,
+) -> Result<Manifest, Refusal> {
+    let id = entry.manifest;
+    let manifest = statement(store, keyring, id, "manifest", Statement::as_manifest)?;
+    let found = EarlierManifest::of(id, &manifest);
+    if found == *entry {
+        return Ok(manifest);
+    }
+    let shown = |entry: &EarlierManifest| {
+        format!("step {}, {} artifacts of {} bytes", entry.step, entry.artifacts, entry.bytes)
+    };
+    let at = format!("manifest {id}");
+    Err(Refusal::new(Code::SignoffContentMismatch, at, shown(entry), shown(&found)))
 }

@@ -78,16 +78,16 @@ fn blob(key: &PublicKey, hash: &str, format: &str, sign: impl Fn(&[u8]) -> Vec<u
         _ => sha512(MESSAGE).to_vec(),
     };
     let mut data = b"SSHSIG".to_vec();
-    [NAMESPACE.as_bytes(), b"", hash.as_bytes(), &digest]
-        .iter()
-        .for_each(|part| put_string(&mut data, part));
+    for part in [NAMESPACE.as_bytes(), b"", hash.as_bytes(), &digest] {
+        put_string(&mut data, part);
+    }
     let mut inner = Vec::new();
     put_string(&mut inner, format.as_bytes());
     put_string(&mut inner, &sign(&data));
     let mut blob = b"SSHSIG\x00\x00\x00\x01".to_vec();
-    [&key.to_ssh_blob(), NAMESPACE.as_bytes(), b"", hash.as_bytes(), &inner]
-        .iter()
-        .for_each(|part| put_string(&mut blob, part));
+    for part in [&key.to_ssh_blob(), NAMESPACE.as_bytes(), b"", hash.as_bytes(), &inner] {
+        put_string(&mut blob, part);
+    }
     blob
 }
 

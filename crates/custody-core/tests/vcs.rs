@@ -33,16 +33,16 @@ impl Person {
     fn armored(&self, namespace: &str, message: &str) -> String {
         let mut data = b"SSHSIG".to_vec();
         let digest = sha512(message.as_bytes());
-        [namespace.as_bytes(), b"", b"sha512", &digest]
-            .iter()
-            .for_each(|part| put_string(&mut data, part));
+        for part in [namespace.as_bytes(), b"", b"sha512", &digest] {
+            put_string(&mut data, part);
+        }
         let mut inner = Vec::new();
         put_string(&mut inner, b"ssh-ed25519");
         put_string(&mut inner, self.0.sign(&data).as_ref());
         let mut blob = b"SSHSIG\x00\x00\x00\x01".to_vec();
-        [&self.key().to_ssh_blob(), namespace.as_bytes(), b"", b"sha512", &inner]
-            .iter()
-            .for_each(|part| put_string(&mut blob, part));
+        for part in [&self.key().to_ssh_blob(), namespace.as_bytes(), b"", b"sha512", &inner] {
+            put_string(&mut blob, part);
+        }
         armor(&blob)
     }
 

@@ -101,10 +101,13 @@ fn refusal(answer: &[u8]) -> Option<Refusal> {
     let mut object = json::parse(answer, 1 << 20, 1 << 16).ok()?.into_object("").ok()?;
     let code = Code::from_name(&object.text("code").ok()?)?;
     let mut text = |name| object.text(name).ok();
+    // what to do is for Custody to say here, not for whoever answers
     let refusal = Refusal::new(code, text("at")?, text("expected")?, text("found")?);
-    Some(match text("remedy") {
-        Some(advice) => refusal.advising(advice),
-        None => refusal,
+    Some(match code {
+        Code::PolicyKeyPurpose => refusal.advising(
+            "write --machine as the policy does; a new machine needs a new policy version",
+        ),
+        _ => refusal,
     })
 }
 

@@ -145,7 +145,7 @@ impl Pipeline {
     pub fn plan(
         &self,
         request: &Request,
-        earlier: &BTreeMap<StatementId, Manifest>,
+        earlier: &[(StatementId, Manifest)],
         authorization: StatementId,
         creator: &str,
         now: Time,
@@ -203,7 +203,7 @@ impl StepInput {
     fn resolve(
         &self,
         request: &Request,
-        earlier: &BTreeMap<StatementId, Manifest>,
+        earlier: &[(StatementId, Manifest)],
         ids: &BTreeMap<&Label, StatementId>,
     ) -> Result<Input, Refusal> {
         let patterns = all(self.artifacts.iter().map(|pattern| pattern.resolve_to(request)))?;
@@ -221,7 +221,7 @@ impl StepInput {
 
 /// The one manifest of the step that has what the patterns select.
 fn one_earlier(
-    earlier: &BTreeMap<StatementId, Manifest>,
+    earlier: &[(StatementId, Manifest)],
     step: &Label,
     patterns: &[Pattern],
 ) -> Result<Origin, Refusal> {

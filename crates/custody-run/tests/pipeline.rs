@@ -120,7 +120,7 @@ fn plan_after(
     earlier: impl IntoIterator<Item = (StatementId, Manifest)>,
 ) -> Result<Vec<Task>, Refusal> {
     let mut count = 0;
-    let earlier = earlier.into_iter().collect();
+    let earlier: Vec<_> = earlier.into_iter().collect();
     let nonce = || {
         count += 1;
         format!("{count:032x}")
@@ -439,7 +439,7 @@ const FROM: &str = "from = [\"https://registry.example.org/\"]\n";
 fn downloads_are_recorded_pinned_or_locked() {
     let downloads = |pipeline: &Pipeline| {
         let request = request("promote");
-        let (earlier, nonce) = ([old_build()].into(), || "0".repeat(32));
+        let (earlier, nonce) = ([old_build()], || "0".repeat(32));
         let tasks = pipeline.plan(&request, &earlier, id("authorization"), "c", time(0), nonce)?;
         Ok(tasks.into_iter().find(|task| task.step.as_str() == "build").unwrap().downloads.unwrap())
     };

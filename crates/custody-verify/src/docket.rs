@@ -67,9 +67,13 @@ impl<'e> Docket<'e> {
     }
 
     /// Whether the policy takes the machine and the image of a manifest that is not made yet, which
-    /// this key is to sign: what the gates after it will say of them, before any work is lost.
+    /// this key is to sign: what the gates after it will say of them, by the newest policy, and those who
+    /// hold a file, by the one that the request names, before any work is lost.
     pub fn machine(&self, draft: &Manifest, key: &KeyId) -> Result<(), Refusal> {
-        checks::manifest::machine(&self.case.asked(Asked::Gate(draft.task)), draft, key)
+        let asked = [Asked::Gate(draft.task), Asked::File];
+        asked
+            .into_iter()
+            .try_for_each(|asked| checks::manifest::machine(&self.case.asked(asked), draft, key))
     }
 
     /// What could be read and was signed by a known key, by statement id.

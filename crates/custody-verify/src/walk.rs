@@ -16,6 +16,7 @@ use crate::checks::environment::Instances;
 use crate::checks::{Authority, Checked, authorization, manifest, subject, summary, task, whole};
 use crate::docket::{Case, Spread};
 use crate::judge::{Expectation, MAX_MANIFESTS, MAX_STATEMENTS, shown};
+use crate::policy::Step;
 use crate::report::{Node, NodeKind, Outcomes, Report, Rule};
 
 const NO_SUMMARY: &str = "everything was verified here; no other gate's word was relied upon";
@@ -33,6 +34,8 @@ struct Known<'c> {
     authorities: BTreeMap<StatementId, Believed<'c>>,
     tasks: BTreeMap<StatementId, Arc<Checked>>,
     manifests: BTreeMap<StatementId, Arc<Checked>>,
+    /// The manifests of a task that somebody who may perform its step signed.
+    results: BTreeMap<StatementId, Arc<[StatementId]>>,
     instances: Option<Arc<Instances>>,
 }
 
@@ -52,6 +55,10 @@ impl<'c> Memo<'c> {
         known.authorities = authorizations.into_iter().zip(believed).collect();
         let start = Self { before: Arc::new(known.clone()), since: Known::default() };
         let tasks = ids(|it| it.as_task().is_some());
+        let results = spread.map(&tasks, |id| start.clone().results_of(case, *id));
+        let results = tasks.iter().copied().zip(results);
+        known.results = results.filter_map(|(id, found)| Some((id, found?))).collect();
+        let start = Self { before: Arc::new(known.clone()), since: Known::default() };
         let checked = spread.map(&tasks, |id| start.clone().task(case, *id));
         known.tasks = tasks.into_iter().zip(checked).collect();
         let manifests = ids(|it| it.as_manifest().is_some());
@@ -68,6 +75,26 @@ impl<'c> Memo<'c> {
             .as_ref()
             .unwrap_or_else(|| self.since.instances.get_or_insert_with(look))
             .clone()
+    }
+
+    /// The manifests of a task that somebody who may perform the step signed.
+    pub(crate) fn results(
+        &mut self,
+        case: &'c Case<'_>,
+        task: StatementId,
+        step: &Step,
+        authority: &Authority<'_>,
+    ) -> Arc<[StatementId]> {
+        let find = || manifest::entitled_results(case, task, step, authority).into();
+        let known = self.before.results.get(&task);
+        known.unwrap_or_else(|| self.since.results.entry(task).or_insert_with(find)).clone()
+    }
+
+    fn results_of(&mut self, case: &'c Case<'_>, id: StatementId) -> Option<Arc<[StatementId]>> {
+        let task = *case.statement(id, "task", Statement::as_task).ok()?.unverified();
+        let authority = self.authority(case, task.authorization).ok()?;
+        let step = authority.product.step(&task.step).ok()?;
+        Some(self.results(case, id, step, &authority))
     }
 
     /// The task of a manifest that several machines do, and how many.

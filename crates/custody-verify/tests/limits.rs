@@ -6,8 +6,8 @@ use custody_core::Code;
 use custody_core::envelope::{Envelope, StatementId};
 use custody_core::statement::{InputOrigin, Manifest, Statement, UsedInput};
 use custody_verify::judge::{MAX_MANIFESTS, MAX_STATEMENTS};
-use custody_verify::{Evidence, verify};
-use world::{artifact, assert_accepted, assert_refused, honest, label, signed};
+use custody_verify::{Docket, Evidence, InTurn, Judge, Question, Subject, verify};
+use world::{artifact, assert_accepted, assert_refused, content, honest, label, signed};
 
 /// `res-million-nodes`.
 #[test]
@@ -55,4 +55,29 @@ fn a_longer_chain_than_allowed_is_refused_with_each_code_once() {
     let codes = report.codes();
     assert!(codes.len() < 5, "{codes:?}");
     assert!(codes.windows(2).all(|pair| pair[0] < pair[1]), "{codes:?}");
+}
+
+/// `res-error-flood`: very many results of one task. Each is looked at once, and a refusal names a few.
+#[test]
+fn many_results_of_one_task_are_not_all_named() {
+    let world = honest();
+    let mut evidence = world.evidence();
+    let mut other = world.get_manifest("new/build/manifest");
+    for n in 0..200 {
+        other.invocation = format!("run {n}");
+        evidence.insert(signed(Statement::from(other.clone()).to_envelope(), &["builder"]));
+    }
+    let chain = world.chain();
+    let docket = Docket::open(&evidence, &chain, world.now, &InTurn);
+    let mut judge = Judge::of_all(&docket, &InTurn);
+    let question = world.ask("hello.partial", &content("new", "partial, signed"));
+    let report = judge.verify(&question);
+    assert_refused(&report, Code::ChainForked);
+    assert_eq!(report, verify(&question, &evidence, &chain, world.now));
+    let all = Subject::Documents(evidence.iter().map(Envelope::id).collect());
+    let report = judge.verify(&Question { subject: all, ..question });
+    let forked = report.findings().filter(|(_, _, refusal)| refusal.code == Code::ChainForked);
+    let texts: Vec<_> = forked.map(|(_, _, refusal)| refusal.found.clone()).collect();
+    assert_eq!(texts.len(), 201);
+    assert!(texts.iter().all(|text| text.ends_with("and 197 more")), "{}", texts[0]);
 }

@@ -500,7 +500,7 @@ class Walk:
         manifest = self.evidence.get(one.manifest or "", Manifest)
         if any(entry.step != manifest.step for entry in named):
             yield Refusal("CHAIN_STEP_MISMATCH", f"a manifest of {manifest.step}")
-        content = len(manifest.subjects), sum(file.size for file in manifest.subjects)
+        content = len(manifest.subjects), min(sum(file.size for file in manifest.subjects), 2**64 - 1)
         if any((entry.artifacts, entry.bytes) != content for entry in named):
             yield Refusal("SIGNOFF_CONTENT_MISMATCH", f"{content} in manifest {one.manifest}")
         request = self.authority(self.evidence.get(manifest.task, Task))[1]

@@ -3,23 +3,24 @@
 mod propose;
 mod signoff;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use clap::{Args, Subcommand};
 use custody_core::envelope::{Envelope, Keyring, StatementId};
 use custody_core::json::Value;
 use custody_core::statement::{
-    Authorization, Label, Manifest, Request, Resolution, Resolve, Stage, Statement, short_code,
+    Artifact, Authorization, EarlierManifest, Label, Request, Resolution, Resolve, Stage,
+    Statement, short_code,
 };
 use custody_core::{Code, Refusal};
 use custody_run::gate;
 use custody_store::{Relation, Store};
 use custody_verify::{PolicyChain, Tally};
 
-use crate::context::{KeyArgs, StoreArgs, earlier, now, statement, trusted};
+use crate::context::{KeyArgs, StoreArgs, now, statement, taken_up, trusted};
 use crate::error::Error;
 use crate::tree::shown;
-use crate::ui::{BOLD, GOOD, Ui};
+use crate::ui::{BAD, BOLD, GOOD, Ui};
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum ReleaseCommand {
@@ -92,11 +93,15 @@ pub(crate) fn run(command: &ReleaseCommand, ui: &Ui) -> Result<(), Error> {
 }
 
 /// A request as people read it before they decide, with every artifact of the manifests that it builds on.
+/// What is not here, or not as the request says, is told in its place: whoever wants to stop a release
+/// needs no more than the request.
 fn describe(
+    store: &Store,
+    policies: &PolicyChain,
     request: &Request,
     id: StatementId,
-    earlier: &BTreeMap<StatementId, Manifest>,
-) -> String {
+) -> Result<String, Error> {
+    let keyring = gate::keyring(store, policies)?;
     let mut text = format!(
         "{BOLD}{}: phase {}{BOLD:#}\n\n  short code   {BOLD}{}{BOLD:#}   (compare it with the others)\n  request      {id}\n  source       {}\n  pipeline     {} (sha256 {})\n  policy       {} ({})\n  from, to     {} to {}\n",
         request.release,
@@ -113,19 +118,24 @@ fn describe(
     for (name, value) in &request.parameters {
         text += &format!("  parameter    {} = {}\n", shown(name), shown(value));
     }
-    for (id, manifest) in earlier {
-        text += &format!("  builds on    step {} (manifest {})\n", manifest.step, id.short());
-        for artifact in &manifest.artifacts {
-            text += &format!(
-                "               {}  {} bytes  sha256 {}\n",
-                artifact.name, artifact.size, artifact.digests.sha256
-            );
+    for entry in &request.builds_on {
+        let EarlierManifest { step, manifest, artifacts, bytes } = entry;
+        text += &format!(
+            "  builds on    step {step} (manifest {}), {artifacts} artifacts of {bytes} bytes\n",
+            manifest.short()
+        );
+        match taken_up(store, &keyring, entry) {
+            Ok(manifest) => text.extend(manifest.artifacts.iter().map(|artifact| {
+                let Artifact { name, size, digests } = artifact;
+                format!("               {name}  {size} bytes  sha256 {}\n", digests.sha256)
+            })),
+            Err(refusal) => text += &format!("               {BAD}not shown{BAD:#}: {refusal}\n"),
         }
     }
-    text
+    Ok(text)
 }
 
-fn request(store: &Store, policies: &PolicyChain, id: StatementId) -> Result<Request, Error> {
+fn request(store: &Store, policies: &PolicyChain, id: StatementId) -> Result<Request, Refusal> {
     statement(store, policies.keyring(), id, "request", Statement::as_request)
 }
 
@@ -139,7 +149,7 @@ fn status(args: &StatusArgs, ui: &Ui) -> Result<(), Error> {
     let policies = trusted(&store, now()?)?;
     let content = request(&store, &policies, args.request)?;
     let tally = tally(&store, &policies, args.request)?;
-    let mut text = describe(&content, args.request, &earlier(&store, &policies, &content)?) + "\n";
+    let mut text = describe(&store, &policies, &content, args.request)? + "\n";
     for approver in &tally.approvers {
         text += &format!(
             "  {GOOD}✓{GOOD:#} {} as {} ({})\n",

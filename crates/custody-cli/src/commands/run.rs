@@ -303,7 +303,7 @@ struct Performance<'p> {
 }
 
 impl Performance<'_> {
-    fn task(&self, id: StatementId) -> Result<Task, Error> {
+    fn task(&self, id: StatementId) -> Result<Task, Refusal> {
         statement(self.store, self.policies.keyring(), id, "task", Statement::as_task)
     }
 

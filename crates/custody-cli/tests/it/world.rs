@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use custody_core::envelope::{Envelope, Payload as _};
 use custody_core::statement::Statement;
-use custody_sign::{Access, KeySource, sign_envelope_as_machine};
+use custody_sign::{Access, KeySource, sign_envelope_as_machine, sign_envelope_as_person};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -654,7 +654,7 @@ impl World {
         self.path("www").join(bundle.unwrap())
     }
 
-    /// A statement with a good signature of this machine: what an attacker with its key can make.
+    /// A statement with a good signature of this machine or person: what an attacker with its key can make.
     pub(crate) fn forged(&self, statement: impl Into<Statement>, key: &str) -> Envelope {
         let mut envelope = statement.into().to_envelope();
         let mut ask = |_: &str| -> Result<zeroize::Zeroizing<String>, custody_core::Refusal> {
@@ -663,7 +663,11 @@ impl World {
         let mut access = Access { agent: None, security_key_provider: None, passphrase: &mut ask };
         let path = self.path(&format!("keys/{key}")).display().to_string();
         let signer = KeySource::parse(&path).unwrap().open(&mut access).unwrap();
-        sign_envelope_as_machine(&mut envelope, &*signer).unwrap();
+        if ["alice", "bob", "carol"].contains(&key) {
+            sign_envelope_as_person(&mut envelope, &*signer).unwrap();
+        } else {
+            sign_envelope_as_machine(&mut envelope, &*signer).unwrap();
+        }
         envelope
     }
 

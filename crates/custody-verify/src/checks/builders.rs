@@ -12,7 +12,7 @@ use custody_core::{BASE_URI, Code, Refusal};
 
 use super::Authority;
 use super::environment::Machine;
-use super::manifest::{chosen, entitled_results, sound, superseded, to_choose};
+use super::manifest::{chosen, sound, superseded, to_choose};
 use crate::docket::Case;
 use crate::judge::shown;
 use crate::policy::{Step, listed};
@@ -95,18 +95,17 @@ impl<'c> Shared<'_, 'c> {
 
     /// The results by machines that may perform the step, without those that a person set aside by
     /// naming another one.
-    fn standing(&self, case: &'c Case<'_>) -> Vec<Made<'c>> {
-        self.split(case).standing
+    fn standing(&self, case: &'c Case<'_>, memo: &mut Memo<'c>) -> Vec<Made<'c>> {
+        self.split(case, memo).standing
     }
 
-    fn split(&self, case: &'c Case<'_>) -> Split<'c> {
-        let results: Vec<Made<'c>> = entitled_results(case, self.id, self.step, self.authority)
-            .into_iter()
-            .filter_map(|id| {
-                let signed = case.statement(id, "manifest", Statement::as_manifest).ok()?;
-                Some((id, *signed.unverified()))
-            })
-            .collect();
+    fn split(&self, case: &'c Case<'_>, memo: &mut Memo<'c>) -> Split<'c> {
+        let results = memo.results(case, self.id, self.step, self.authority);
+        let made = |id: &StatementId| {
+            let signed = case.statement(*id, "manifest", Statement::as_manifest).ok()?;
+            Some((*id, *signed.unverified()))
+        };
+        let results: Vec<Made<'c>> = results.iter().filter_map(made).collect();
         let chosen = superseded(case, self.id, self.authority);
         let chosen = results.iter().find(|(id, _)| Some(*id) == chosen).copied();
         let (standing, aside) = results
@@ -152,7 +151,7 @@ impl<'c> Shared<'_, 'c> {
             let refusal = Refusal::new(Code::ChainThresholdDisagree, self.at(), expected, found);
             Err(refusal.advising(advice))
         };
-        let Split { standing: results, chosen: by_people, aside } = self.split(case);
+        let Split { standing: results, chosen: by_people, aside } = self.split(case, memo);
         let Some(this) = results.iter().find(|(id, _)| *id == first) else {
             let Some(chosen) = by_people else {
                 let expected = format!("a manifest by a machine of {}", listed(&self.step.perform));
@@ -220,7 +219,7 @@ impl<'c> Shared<'_, 'c> {
     ) -> Result<(StatementId, Vec<StatementId>), Refusal> {
         let mut fault = None;
         let mut standing: Vec<(bool, StatementId)> = Vec::new();
-        for (id, _) in self.standing(case).into_iter().take(MAX_RESULTS) {
+        for (id, _) in self.standing(case, memo).into_iter().take(MAX_RESULTS) {
             let (holds, _) = sound(case, memo, id, self)?;
             standing.push((!holds, id));
         }
@@ -247,7 +246,7 @@ impl<'c> Shared<'_, 'c> {
         machine: Option<&Label>,
     ) -> Result<(), Refusal> {
         let own = machine.map(|machine| worker_uri(machine.as_str()));
-        let standing = self.standing(case);
+        let standing = self.standing(case, memo);
         let mine = standing.iter().find(|(_, result)| Some(&result.builder) == own.as_ref());
         let (found, advice) = match (mine, self.any_agreed(case, memo)) {
             (mine, Ok((id, others))) => {

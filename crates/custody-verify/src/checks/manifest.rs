@@ -160,7 +160,7 @@ fn checks<'c>(
             Err(refusal) => (Err(refusal), Vec::new()),
         }
     } else {
-        (single(case, id, context), Vec::new())
+        (single(case, memo, id, context), Vec::new())
     };
     node.check(Rule::ManifestSingle, single);
     node.not_required(Rule::ManifestReceipt, NO_RECEIPT);
@@ -395,17 +395,32 @@ fn time(case: &Case<'_>, context: &Context<'_>) -> Result<(), Refusal> {
 }
 
 /// One task authorizes one result. Of several only the one holds that a person's signed word names.
-fn single(case: &Case<'_>, id: StatementId, context: &Context<'_>) -> Result<(), Refusal> {
-    let results = entitled_results(case, context.manifest.task, context.step, &context.authority);
+fn single<'c>(
+    case: &'c Case<'_>,
+    memo: &mut Memo<'c>,
+    id: StatementId,
+    context: &Context<'c>,
+) -> Result<(), Refusal> {
+    let Context { step, authority, .. } = context;
+    let results = memo.results(case, context.manifest.task, step, authority);
     if results.len() < 2 {
         return Ok(());
     }
     if superseded(case, context.manifest.task, &context.authority) == Some(id) {
         return Ok(());
     }
-    let both: Vec<String> = results.iter().map(ToString::to_string).collect();
     let at = format!("task of step {} ({})", context.task.step, context.manifest.task.short());
-    Err(Refusal::new(Code::ChainForked, at, "one manifest", both.join(" and ")))
+    Err(Refusal::new(Code::ChainForked, at, "one manifest", several(&results)))
+}
+
+/// Several manifests of one task, in words: the first of them, for there may be any number.
+fn several(results: &[StatementId]) -> String {
+    const SHOWN: usize = 4;
+    let first: Vec<String> = results.iter().take(SHOWN).map(ToString::to_string).collect();
+    match results.len().saturating_sub(SHOWN) {
+        0 => first.join(" and "),
+        more => format!("{}, and {more} more", first.join(", ")),
+    }
 }
 
 /// Whether somebody who may perform the step signed the manifest.
@@ -560,8 +575,8 @@ pub(crate) fn only_result<'c>(
     if step.is_shared() {
         return Shared { id: task, task: content, step, authority }.any_agreed(case, memo);
     }
-    let entitled = entitled_results(case, task, step, authority);
-    match (entitled.as_slice(), case.manifests_of(task)) {
+    let entitled = memo.results(case, task, step, authority);
+    match (&*entitled, case.manifests_of(task)) {
         ([one], _) | ([], [one, ..]) => Ok((*one, Vec::new())),
         ([], []) => {
             let found = "none: the step has not run, or its manifest is not among the evidence";
@@ -569,11 +584,10 @@ pub(crate) fn only_result<'c>(
             let refusal = Refusal::new(Code::ChainLinkMissing, at, "its manifest", found);
             Err(refusal.advising(super::to_run(task)))
         }
-        (several, _) => {
-            let chosen = superseded(case, task, authority).filter(|id| several.contains(id));
+        (all, _) => {
+            let chosen = superseded(case, task, authority).filter(|id| all.contains(id));
             chosen.map(|id| (id, Vec::new())).ok_or_else(|| {
-                let all: Vec<String> = several.iter().map(ToString::to_string).collect();
-                Refusal::new(Code::ChainForked, at, "one manifest", all.join(" and "))
+                Refusal::new(Code::ChainForked, at, "one manifest", several(all))
                     .advising(to_choose(task, authority))
             })
         }

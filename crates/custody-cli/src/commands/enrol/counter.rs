@@ -152,10 +152,8 @@ fn certificate(
             newest.version,
             names.join(", ")
         );
-        let refusal =
-            Refusal::new(Code::PolicyKeyPurpose, "machine", expected, request.machine.to_string());
-        let advice = "write --machine as the policy does; a new machine needs a new policy version";
-        return Err(refusal.advising(advice));
+        let found = request.machine.to_string();
+        return Err(Refusal::new(Code::PolicyKeyPurpose, "machine", expected, found));
     };
     let enrolment = request.certified(Vec::new(), now, now.plus(*max_certificate));
     let facts = enrolled::proved(&enrolment, newest)?.into_iter().collect();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use custody_core::Refusal;
 use custody_core::digest::Sha256;
 use custody_core::envelope::StatementId;
 use custody_core::json::Value;
@@ -83,7 +84,8 @@ pub(super) fn run(args: &ProposeArgs, ui: &Ui) -> Result<(), Error> {
     }
     let id = envelope.id();
     add(&store, &envelope)?;
-    ui.result(&format!("{}\nrequest {id}", describe(&request, id, &earlier)), || {
+    let description = describe(&store, &policies, &request, id)?;
+    ui.result(&format!("{description}\nrequest {id}"), || {
         Value::object([
             ("ok", Value::Bool(true)),
             ("id", Value::text(id)),
@@ -153,7 +155,7 @@ fn signed(
 fn can_be_planned(
     clone: &Path,
     request: &Request,
-    earlier: &BTreeMap<StatementId, Manifest>,
+    earlier: &[(StatementId, Manifest)],
     product: &Product,
 ) -> Result<(), Error> {
     // nothing but the id of the authorization will be another
@@ -243,7 +245,7 @@ fn request_of(
     store: &Store,
     policies: &PolicyChain,
     manifest: &Manifest,
-) -> Result<Request, Error> {
+) -> Result<Request, Refusal> {
     let keyring = policies.keyring();
     let task = statement(store, keyring, manifest.task, "task", Statement::as_task)?;
     let authorization = statement(

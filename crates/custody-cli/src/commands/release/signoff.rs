@@ -119,9 +119,12 @@ pub(super) fn show(args: &ShowArgs, ui: &Ui) -> Result<(), Error> {
     let store = args.store.open()?;
     let policies = trusted(&store, now()?)?;
     let content = request(&store, &policies, args.request)?;
-    let mut text = describe(&content, args.request, &earlier(&store, &policies, &content)?);
+    let mut text = describe(&store, &policies, &content, args.request)?;
     let signoff =
         args.word.as_ref().map(|word| compose(word, &content, args.request)).transpose()?;
+    if signoff.as_ref().is_some_and(|signoff| signoff.decision == Decision::Approve) {
+        earlier(&store, &policies, &content)?;
+    }
     let envelope = signoff.map(|signoff| Statement::from(signoff).to_envelope());
     if let Some(envelope) = &envelope {
         text += &format!("\n{}", String::from_utf8_lossy(envelope.unverified_payload()));
@@ -155,9 +158,13 @@ pub(super) fn sign_off(args: &SignoffArgs, ui: &Ui) -> Result<(), Error> {
     let content = request(&store, &policies, args.request)?;
     let envelope = match (&args.word, &args.key, &args.statement, &args.signature) {
         (Some(word), Some(key), None, None) => {
-            ui.note(&describe(&content, args.request, &earlier(&store, &policies, &content)?));
-            let mut envelope =
-                Statement::from(compose(word, &content, args.request)?).to_envelope();
+            ui.note(&describe(&store, &policies, &content, args.request)?);
+            let word = compose(word, &content, args.request)?;
+            // nobody approves what was not shown; to refuse, the request is enough
+            if word.decision == Decision::Approve {
+                earlier(&store, &policies, &content)?;
+            }
+            let mut envelope = Statement::from(word).to_envelope();
             let signer = open_key(key, &args.passphrase)?;
             custody_sign::sign_envelope_as_person(&mut envelope, &*signer)?;
             envelope
