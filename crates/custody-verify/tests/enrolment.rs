@@ -11,6 +11,7 @@ use custody_core::statement::{
 };
 use custody_platforms::token::Issuer;
 use custody_platforms::{Certified, Signer, attestation, ec2};
+use custody_verify::enrolled::replayable;
 use custody_verify::{Docket, InTurn, Policy, Report};
 use custody_world as world;
 use world::{
@@ -318,6 +319,42 @@ fn a_token_of_a_fixed_audience_that_names_no_machine_enrols_nobody() {
     let replayed = file("audience = \"https://custody.example\"\n", "https://custody.example");
     assert_refused(&replayed, Code::WorkerIdentityUnverified);
     assert!(findings(&replayed).contains("anybody who saw it"), "{}", findings(&replayed));
+}
+
+/// `wrk-iid-replayed`: what a service lets one key have at a time is what anybody who saw it could send.
+#[test]
+fn what_can_be_sent_again_names_a_machine_and_has_no_challenge_in_it() {
+    let issuer = Issuer::new("https://token.actions.githubusercontent.com");
+    let platform = format!("[platforms.github]\nkind = \"github\"\njwks = '{}'\n", issuer.jwks());
+    let both = change()
+        .policy(policy)
+        .policy(move |text| text.replace("[platforms.ec2]", &format!("{platform}[platforms.ec2]")));
+    let world = both.build();
+    let chain = world.chain();
+    let (_, policy) = chain.newest();
+    let mut enrolment = enrolment("worker", INSTANCE);
+    for name in ["github.key", "github.repository", "githubber.key", "ec2.key"] {
+        enrolment.facts.push((name.into(), "x".into()));
+    }
+    let found = replayable(&enrolment, policy);
+    let found: Vec<_> = found.iter().map(|(name, value)| (&**name, &**value)).collect();
+    assert_eq!(found, [("ec2.instance-id", INSTANCE), ("ec2.key", "x"), ("githubber.key", "x")]);
+}
+
+/// The same at its last second and one beyond; the clocks may differ by five minutes.
+#[test]
+fn a_certificate_is_current_from_its_beginning_to_its_end() {
+    let envelope = certificate(enrolment("worker", INSTANCE), &["enroller"]);
+    let world = with(built(envelope.id()), std::slice::from_ref(&envelope));
+    let (evidence, chain) = (world.evidence(), world.chain());
+    let current = |now: u64| {
+        let docket = Docket::open(&evidence, &chain, at(now), &InTurn);
+        docket.certificate(envelope.id()).map(drop).map_err(|refusal| refusal.code)
+    };
+    assert_eq!(current(BOOT - 301), Err(Code::PolicyKeyNotYetValid));
+    assert_eq!(current(BOOT - 300), Ok(()));
+    assert_eq!(current(BOOT + 12 * HOURS - 1), Ok(()));
+    assert_eq!(current(BOOT + 12 * HOURS), Err(Code::PolicyKeyExpired));
 }
 
 #[test]
