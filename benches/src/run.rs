@@ -115,8 +115,9 @@ fn task(dir: &Path, authorization: &str, step: &str) -> String {
     found.and_then(|task| text(task, "id")).unwrap()
 }
 
-fn run(dir: &Path, task: &str) {
-    succeed(&mut custody(dir, &format!("run {task} --key keys/builder --work work --store store")));
+fn run(dir: &Path, task: &str, more: &str) {
+    let line = format!("run {task} --key keys/builder --work work --store store {more}");
+    succeed(&mut custody(dir, &line));
 }
 
 pub(crate) fn measure() {
@@ -129,7 +130,7 @@ pub(crate) fn measure() {
     let mut tasks: Vec<String> = (0..15).map(|_| task(dir, &authorization, "nothing")).collect();
     let (ours, bare) = in_turn(
         15,
-        || run(dir, &tasks.pop().unwrap()),
+        || run(dir, &tasks.pop().unwrap(), ""),
         || succeed(Command::new("touch").arg("out").current_dir(dir)),
     );
     row("`custody run` around `touch`", (ours, bare), "`touch`");
@@ -147,7 +148,8 @@ pub(crate) fn measure() {
             fs::remove_dir_all(target).unwrap();
         };
         let mut tasks: Vec<String> = (0..3).map(|_| task(dir, &authorization, "files")).collect();
-        let times = in_turn(3, || run(dir, &tasks.pop().unwrap()), copy);
+        let share = format!("--share {TREE}");
+        let times = in_turn(3, || run(dir, &tasks.pop().unwrap(), &share), copy);
         let what = format!("`custody run` around a copy of {count} files of {} KiB", bytes >> 10);
         row(&what, times, "the copy, and its removal");
         fs::remove_dir_all(tree).unwrap();

@@ -679,9 +679,13 @@ pub fn hash_file(
     path: &Path,
     sha512: bool,
 ) -> std::io::Result<(custody_core::digest::Digests, u64)> {
+    // what fits the processor's cache is read and hashed there, and small files take no more than they are
+    const SMALLEST: usize = 4 << 10;
+    const LARGEST: usize = 128 << 10;
     let mut hasher = custody_core::digest::Hasher::new(sha512);
     let mut file = File::open(path)?;
-    let mut buffer = vec![0; 1 << 20];
+    let size = usize::try_from(file.metadata()?.len()).unwrap_or(LARGEST);
+    let mut buffer = vec![0; size.clamp(SMALLEST, LARGEST)];
     loop {
         let count = file.read(&mut buffer)?;
         if count == 0 {
