@@ -1,18 +1,20 @@
 //! What people write.
 
+use std::sync::OnceLock;
+
 use custody_core::digest::{Sha256, Sha512};
 use custody_core::encoding::{base64, base64_decode, hex, hex_decode};
 use custody_core::envelope::{Payload as _, PolicyText, StatementId};
 use custody_core::key::KeyId;
 use custody_core::name::{ArtifactName, Pattern};
 use custody_core::statement::{
-    EarlierManifest, Label, Pipeline as PipelineRef, PolicyRef, Request, Statement,
+    Label, Manifest, Pipeline as PipelineRef, PolicyRef, Request, Statement,
 };
 use custody_core::time::Time;
 use custody_run::destination::Destination;
 use custody_run::pipeline::Pipeline;
 use custody_verify::{Policy, PolicyChain};
-use custody_world::{at, label, nonce, policy_envelope, release_id, source};
+use custody_world::{at, honest, nonce, policy_envelope, release_id, source};
 
 /// A policy is read or refused at a place in its text, whoever signed it.
 pub(crate) fn policy(data: &[u8]) {
@@ -44,6 +46,7 @@ pub(crate) fn pipeline(data: &[u8]) {
         let mut count = 0_u32;
         let planned = pipeline.plan(
             &request(phase),
+            std::slice::from_ref(earlier()),
             StatementId(Sha256::of(b"authorization")),
             "scheduler@hello",
             at(1_000),
@@ -60,6 +63,15 @@ pub(crate) fn pipeline(data: &[u8]) {
     }
 }
 
+/// A build before, which made `dist/hello` among others.
+fn earlier() -> &'static (StatementId, Manifest) {
+    static EARLIER: OnceLock<(StatementId, Manifest)> = OnceLock::new();
+    EARLIER.get_or_init(|| {
+        let world = honest();
+        (world.id("old/build/manifest"), world.get_manifest("old/build/manifest"))
+    })
+}
+
 fn request(phase: &Label) -> Request {
     Request {
         release: release_id("1.1.0"),
@@ -70,11 +82,7 @@ fn request(phase: &Label) -> Request {
             sha256: Sha256::of(b"pipeline"),
         },
         policy: PolicyRef { version: 1, id: StatementId(Sha256::of(b"policy")) },
-        builds_on: vec![EarlierManifest {
-            step: label("build"),
-            manifest: StatementId(Sha256::of(b"manifest")),
-            artifacts: vec![custody_world::artifact("dist/hello", "hello")],
-        }],
+        builds_on: Vec::new(),
         parameters: vec![
             ("level".into(), "{version} $(id) \" \t ../..".into()),
             ("empty".into(), String::new()),
