@@ -473,3 +473,21 @@ fn a_refusal_of_a_sign_off_names_the_person() {
     let report = change().signed_by(SIGNOFF, &["bob"]).build().file();
     assert!(findings(&report).contains("carol"), "{}", findings(&report));
 }
+
+/// Who may not approve cannot refuse either, or anybody with a key in the policy could stop a release.
+#[test]
+fn a_refusal_by_somebody_who_may_not_approve_stops_nothing() {
+    let key = Key::of("dave").public.to_openssh();
+    let people = format!("[people.dave]\nkeys = [{{ key = \"{key}\" }}]\n[people.bob]\n");
+    let with_dave = || change().policy(|text| text.replace("[people.bob]\n", &people)).build();
+    let refused_by = |person: &str| {
+        let mut world = with_dave();
+        let (request, id) = (world.get_request("new/ship/request"), world.id("new/ship/request"));
+        let (who, role) = (label(person), label("releng"));
+        let word = Signoff::of(&request, id, Decision::Refuse, who, role, at(101_150));
+        world.add("refusal", word, &[person]);
+        world.file()
+    };
+    assert_accepted(&refused_by("dave"));
+    assert_refused(&refused_by("carol"), Code::SignoffRefused);
+}
