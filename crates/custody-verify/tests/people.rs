@@ -484,8 +484,8 @@ fn a_refusal_by_somebody_who_may_not_approve_stops_nothing() {
         let mut world = with_dave();
         let (request, id) = (world.get_request("new/ship/request"), world.id("new/ship/request"));
         let (who, role) = (label(person), label("releng"));
-        let word = Signoff::of(&request, id, Decision::Refuse, who, role, at(101_150));
-        world.add("refusal", word, &[person]);
+        let refusal = Signoff::of(&request, id, Decision::Refuse, who, role, at(101_150));
+        world.add("refusal", refusal, &[person]);
         world.file()
     };
     assert_accepted(&refused_by("dave"));
