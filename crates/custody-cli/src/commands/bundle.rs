@@ -103,7 +103,7 @@ fn verify(args: &VerifyArgs, ui: &Ui) -> Result<(), Error> {
     let manifests: Vec<&Manifest> = last_manifests(&docket).map(|(_, manifest)| manifest).collect();
     let rejected = AllCores.map(&manifests, |manifest| {
         let mut judge = judge.clone();
-        let reports = manifest.artifacts.iter().map(|artifact| {
+        let mut reports = manifest.artifacts.iter().map(|artifact| {
             let subject = Subject::Artifact {
                 name: artifact.name.to_string(),
                 digests: artifact.digests,
@@ -111,7 +111,7 @@ fn verify(args: &VerifyArgs, ui: &Ui) -> Result<(), Error> {
             };
             judge.verify(&Question { subject, expect: expect.clone() })
         });
-        reports.into_iter().find(|report| report.accepted().is_none())
+        reports.find(|report| report.accepted().is_none())
     });
     if let Some(report) = rejected.into_iter().flatten().next() {
         ui.report(&report);

@@ -164,12 +164,13 @@ impl<'c> Shared<'_, 'c> {
         };
         if results.iter().any(|(_, result)| !result.agrees(this.1)) {
             let found = format!("{}{}", differences(&results), self.unsettled(case));
-            let all: Vec<String> =
-                results.iter().map(|(id, made)| format!("{id} by {}", named(made))).collect();
+            let some = results.iter().take(MAX_FILES);
+            let some: Vec<String> =
+                some.map(|(id, made)| format!("{id} by {}", named(made))).collect();
             let advice = format!(
                 "{}, with MANIFEST {}; the other machines then run it again",
                 to_choose(self.id, self.authority),
-                all.join(" or ")
+                some.join(" or ")
             );
             return refuse("the same files from every machine".into(), found, advice);
         }

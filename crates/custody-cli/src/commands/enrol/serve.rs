@@ -40,8 +40,7 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Result<(), Error> {
         let expected =
             format!("a key of a machine that policy {} lets enrol others", policy.version);
         let found = owner.map_or_else(|| signer.public_key().to_openssh(), ToString::to_string);
-        let advice =
-            "start it with the key of a machine that stands as by in an enrol table of the policy";
+        let advice = "start it with the key of a machine that the policy names in an enrolled-by";
         return Err(Refusal::new(Code::PolicyKeyPurpose, at, expected, found)
             .advising(advice)
             .into());
