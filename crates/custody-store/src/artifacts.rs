@@ -1,6 +1,6 @@
 //! Artifacts: files by their SHA-256, written once, made durable one by one or many at a time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -19,13 +19,16 @@ use crate::store::Store;
 /// unwritten, so it is not for a few.
 const MANY: usize = 64;
 
-const BUFFER: usize = 128 << 10;
+/// A small file takes no more memory than it is, to a page.
+const SMALLEST: usize = 4 << 10;
+const LARGEST: usize = 128 << 10;
 
 /// An artifact that is written and hashed, but neither durable nor visible before [`Store::keep`].
 /// Dropped instead, it is gone.
 #[derive(Debug)]
 pub struct Staged {
-    file: TempPath,
+    /// None where the store has the artifact.
+    file: Option<TempPath>,
     digests: Digests,
     size: u64,
 }
@@ -75,7 +78,12 @@ impl Store {
         file.as_file().set_permissions(Permissions::from_mode(0o444)).map_err(io_failed)?;
         let (digests, size) = hasher.finish();
         match expected.filter(|expected| !expected.agree(&digests)) {
-            None => Ok(Staged { file: file.into_temp_path(), digests, size }),
+            None => {
+                // to replace one file by its equal costs most file systems more than to read it
+                let known = self.copy_artifact(&digests.sha256, io::sink()).is_ok();
+                let file = (!known).then(|| file.into_temp_path());
+                Ok(Staged { file, digests, size })
+            }
             Some(expected) => Err(Refusal::new(
                 Code::ArtDigestMismatch,
                 "artifact",
@@ -85,26 +93,29 @@ impl Store {
         }
     }
 
-    /// Makes staged artifacts durable, then visible, and their names durable. An artifact that is
-    /// there already is replaced by its equal, so that a damaged one is healed.
+    /// Makes staged artifacts durable, then visible, and their names durable. One that was damaged is
+    /// replaced.
     pub fn keep(&self, staged: Vec<Staged>) -> Result<(), Refusal> {
-        let paths: Vec<&Path> = staged.iter().map(|staged| &*staged.file).collect();
-        self.sync(&paths)?;
-        let root = self.directory().join("artifacts/sha256");
-        let mut directories = BTreeSet::from([root]);
+        // what is known may have its name from somebody who has not made that durable yet
+        let mut directories = BTreeSet::from([self.directory().join("artifacts/sha256")]);
+        let mut fresh = BTreeMap::new();
         for staged in staged {
             let path = self.artifact_path(&staged.digests.sha256);
-            if let Some(directory) = path.parent().map(Path::to_owned)
-                && !directories.contains(&directory)
-            {
-                match fs::create_dir(&directory) {
-                    Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-                        return Err(failed(&directory, error));
-                    }
-                    _ => directories.insert(directory),
-                };
+            directories.extend(path.parent().map(Path::to_owned));
+            // of equals one, and the others are gone before the disk has written them
+            staged.file.map(|file| fresh.entry(path).or_insert(file));
+        }
+        self.sync(&fresh.values().map(|file| &**file).collect::<Vec<_>>())?;
+        for directory in &directories {
+            match fs::create_dir(directory) {
+                Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                    return Err(failed(directory, error));
+                }
+                _ => {}
             }
-            staged.file.persist(&path).map_err(|error| failed(&path, error.error))?;
+        }
+        for (path, file) in fresh {
+            file.persist(&path).map_err(|error| failed(&path, error.error))?;
         }
         self.sync(&directories.iter().map(PathBuf::as_path).collect::<Vec<_>>())
     }
@@ -185,15 +196,19 @@ fn sync_file_system(directory: &File) -> io::Result<()> {
 }
 
 fn copy(from: &mut impl Read, hasher: &mut Hasher, to: &mut impl Write) -> io::Result<()> {
-    let mut buffer = vec![0; BUFFER];
+    let mut buffer = vec![0; SMALLEST];
     loop {
-        let bytes = match from.read(&mut buffer) {
+        let count = match from.read(&mut buffer) {
             Ok(0) => return to.flush(),
-            Ok(count) => buffer.get(..count).unwrap_or_default(),
+            Ok(count) => count,
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
+        let bytes = buffer.get(..count).unwrap_or_default();
         hasher.update(bytes);
         to.write_all(bytes)?;
+        if count == buffer.len() && count < LARGEST {
+            buffer.resize(LARGEST, 0);
+        }
     }
 }

@@ -1,5 +1,6 @@
 use std::fs;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::fs::PermissionsExt;
 
 use custody_core::digest::{Digests, Sha256, Sha512};
@@ -70,6 +71,20 @@ fn many_are_staged_by_threads_and_seen_once_kept() {
         assert_eq!(store.copy_artifact(&Sha256::of(bytes), io::sink()).unwrap(), 4000);
     }
     assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
+}
+
+#[test]
+fn equals_are_one_file_and_what_is_known_is_not_written_again() {
+    let (dir, store) = store();
+    let stage = || store.stage(&b"the artifact"[..], false, None).unwrap();
+    store.keep((0..100).map(|_| stage()).collect()).unwrap();
+    let path = store.artifact_path(&Sha256::of(b"the artifact"));
+    let first = path.metadata().unwrap().ino();
+    let known = stage();
+    assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
+    store.keep(vec![known]).unwrap();
+    assert_eq!(path.metadata().unwrap().ino(), first);
+    assert_eq!(fs::read(&path).unwrap(), b"the artifact");
 }
 
 /// Row `sto-bit-flip`.
