@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::path::Path;
 
 use aws_lc_rs::digest::{Context, SHA256};
-use custody_run::run::hash_file;
+use custody_run::hash::hash_file;
 use rayon::prelude::*;
 
 use crate::clock::{in_turn, row};

@@ -140,7 +140,8 @@ pub(crate) fn measure() {
         let tree = Path::new(TREE);
         fs::create_dir(tree).unwrap();
         for n in 0_u32..count {
-            fs::write(tree.join(n.to_string()), vec![(n % 251) as u8; bytes]).unwrap();
+            let content = n.to_le_bytes().repeat(bytes / size_of_val(&n));
+            fs::write(tree.join(n.to_string()), content).unwrap();
         }
         let copy = || {
             let target = dir.join("copy");

@@ -1,32 +1,31 @@
-//! What a command made: only what the task declares, copied to where the command cannot reach it.
+//! What a command made: only what the task declares, copied into the store, which the command cannot
+//! reach.
 //!
 //! Everything here is hostile: links, pipes, names, and files that go on changing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, Metadata};
-use std::io;
+use std::fs::Metadata;
+use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use custody_core::digest::Digests;
 use custody_core::limits::SUBJECTS;
 use custody_core::name::{ArtifactName, Pattern};
-use custody_core::statement::Artifact;
 use custody_core::{Code, Refusal};
+use custody_store::{Staged, Store};
 use rayon::prelude::*;
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::stage::MADE;
-use crate::stage::copy::{CHUNK, copy, open_regular, unavailable};
+use crate::stage::copy::{open_regular, unavailable};
 
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Takes the outputs out of the working directory `from`: copies them, in parallel, into the
-/// directory `to`, which must be empty and out of the command's reach, and hashes the copies. The
-/// result is sorted by name.
+/// Takes the outputs out of the working directory `from`: stages them in `store`, in parallel, and
+/// hashes the copies. The result is sorted by name.
 ///
 /// A pattern covers the directory that stands before its first `*` (of `dist/*`: `dist`) with all
 /// below it, and nothing undeclared may lie there. The working directory itself, `home`, `inputs`,
@@ -45,8 +44,8 @@ pub fn collect(
     outputs: &[Pattern],
     sha512: bool,
     limit: Option<u64>,
-    to: &Path,
-) -> Result<Vec<(Artifact, PathBuf)>, Refusal> {
+    store: &Store,
+) -> Result<Vec<(ArtifactName, Staged)>, Refusal> {
     let root = rustix::fs::open(from, DIRECTORY, Mode::empty())
         .map_err(|error| unavailable(from, &error.into()))?;
     let declared = Declared { patterns: outputs, places: outputs.iter().map(place).collect() };
@@ -54,19 +53,12 @@ pub fn collect(
     if let Some(limit) = limit {
         check_size(&root, &names, limit)?;
     }
-    let names: Vec<_> = names.into_iter().zip(0_u32..).collect();
-    names
-        .into_par_iter()
-        .map_init(
-            || vec![0; CHUNK],
-            |buffer, (name, number)| {
-                let copy = to.join(number.to_string());
-                let (digests, size) = take(&root, &name, sha512, &copy, buffer)
-                    .map_err(|refusal| refusal.within(&format!("output {name}")))?;
-                Ok((Artifact { name, digests, size }, copy))
-            },
-        )
-        .collect()
+    let staged = names.into_par_iter().map(|name| {
+        let taken = take(&root, &name, sha512, store);
+        let staged = taken.map_err(|refusal| refusal.within(&format!("output {name}")))?;
+        Ok((name, staged))
+    });
+    staged.collect()
 }
 
 /// What lies where outputs can be.
@@ -239,34 +231,31 @@ fn list(root: &OwnedFd, path: &str) -> Result<Vec<(String, FileType)>, Refusal> 
     Ok(entries)
 }
 
-/// Copies one output and makes sure that nobody wrote to it meanwhile.
+/// Stages one output and makes sure that nobody wrote to it meanwhile.
 fn take(
     root: &OwnedFd,
     name: &ArtifactName,
     sha512: bool,
-    to: &Path,
-    buffer: &mut [u8],
-) -> Result<(Digests, u64), Refusal> {
+    store: &Store,
+) -> Result<Staged, Refusal> {
     let (path, last) = name.as_str().rsplit_once('/').unwrap_or(("", name.as_str()));
     let missing = || Refusal::new(Code::ArtChangedDuringRead, "", "the file found before", "none");
     let directory = open_directory(root, path)?.ok_or_else(missing)?;
     let file = open_regular(&directory, Path::new(last))?;
-    let fault = |error: io::Error| unavailable(to, &error);
+    let fault = |error: io::Error| unavailable(Path::new(last), &error);
     let before = file.metadata().map_err(fault)?;
     if before.nlink() != 1 {
         return Err(not_plain(&format!("{} hard links", before.nlink())));
     }
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let private = rustix::fs::openat(CWD, to, flags, Mode::RUSR | Mode::WUSR);
-    let private = File::from(private.map_err(|error| fault(error.into()))?);
-    let (digests, size) = copy(&file, &private, sha512, before.len(), buffer).map_err(fault)?;
+    // one byte more: a longer one is noticed, and an endless one ends
+    let staged = store.stage((&file).take(before.len().saturating_add(1)), sha512, None)?;
     let state = |of: &Metadata| {
         (of.len(), of.nlink(), (of.mtime(), of.mtime_nsec()), (of.ctime(), of.ctime_nsec()))
     };
     let after = file.metadata().map_err(fault)?;
-    if size != before.len() || state(&before) != state(&after) {
+    if staged.size() != before.len() || state(&before) != state(&after) {
         let found = format!("{} bytes, then {}", before.len(), after.len());
         return Err(Refusal::new(Code::ArtChangedDuringRead, "", "a file at rest", found));
     }
-    Ok((digests, size))
+    Ok(staged)
 }

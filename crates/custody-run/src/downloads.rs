@@ -225,7 +225,7 @@ fn append(
     let mut log = fs::OpenOptions::new().append(true).open(run.log).map_err(fault)?;
     io::Write::write_all(&mut log, text.as_bytes()).map_err(fault)?;
     (outcome.log, outcome.log_size) =
-        crate::run::hash_file(run.log, run.task.sha512).map_err(fault)?;
+        crate::hash::hash_file(run.log, run.task.sha512).map_err(fault)?;
     Ok(())
 }
 

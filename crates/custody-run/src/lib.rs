@@ -15,6 +15,7 @@ pub mod enrol;
 pub mod execute;
 mod external;
 pub mod gate;
+pub mod hash;
 pub mod measure;
 pub mod pipeline;
 pub mod repository;

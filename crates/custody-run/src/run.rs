@@ -1,10 +1,11 @@
 //! One task from gate to manifest, in the order of the design: verify, stage, run, collect, measure,
 //! sign, store.
 
+mod machine;
+mod publication;
 mod room;
 
 use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -12,27 +13,24 @@ use std::time::Duration;
 use custody_core::envelope::{Envelope, StatementId};
 use custody_core::name::ArtifactName;
 use custody_core::statement::{
-    Artifact, InputOrigin, Intent, Label, Manifest, Stage, Statement, Task, UsedImage, UsedInput,
-    binding, worker_uri,
+    Artifact, InputOrigin, Label, Manifest, Statement, Task, UsedImage, UsedInput, worker_uri,
 };
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 use custody_sign::{Signer, sign_envelope_as_machine};
-use custody_store::{Claim, Share, Store, bundle};
+use custody_store::{Claim, Share, Staged, Store};
 use custody_verify::{Accepted, Report};
-use rayon::prelude::*;
 
+use self::machine::{Stopwatch, environment};
 use self::room::Room;
 use crate::collect::collect;
 use crate::container::{self, Contained, Engine};
-use crate::destination::{Destination, Place, S3Config};
 use crate::downloads::execute_with_downloads;
 use crate::downloads::upstream::Upstream;
 use crate::execute::{Confinement, LOG_BYTES, Outcome, Run, User, execute};
 use crate::external;
 use crate::gate;
-use crate::measure::measure;
-use crate::measure::platform::{Collected, Platform};
+use crate::measure::platform::Platform;
 use crate::source::{Checked, Demanded, Rules, checkout};
 use crate::stage::copy::unavailable;
 use crate::stage::{RunDirectory, StagedInput, stage_inputs};
@@ -138,26 +136,15 @@ impl Worker<'_> {
         let directory = RunDirectory::create(&room.beside())?;
         let done = self.perform(&accepted, id, task, &directory, room.path(), live);
         // What is left of a run is removed whether it ended well or not, and before the task is done:
-        // nobody comes back to one that is. The first fault is told.
+        // nobody comes back to one that is. The first fault is told. It is also before the outputs are
+        // made durable, or the disk would write, and then free, what the command wrote too.
         let removed = room.remove(directory);
-        let manifest = done?;
+        let (manifest, outputs) = done?;
         removed?;
+        self.store.keep(outputs)?;
         stopwatch.agrees_with(manifest.finished)?;
         self.still_certified(manifest.finished)?;
         self.conclude(&claim, manifest)
-    }
-
-    /// Nothing is signed with a key whose time is over: the task would be done, and its manifest of no
-    /// use to anybody.
-    fn still_certified(&self, now: Time) -> Result<(), Refusal> {
-        match self.certificate {
-            Some((id, until)) if now >= until => {
-                let at = format!("certificate {}", id.short());
-                let expected = format!("a time before {until}");
-                Err(Refusal::new(Code::PolicyKeyExpired, at, expected, now.to_string()))
-            }
-            _ => Ok(()),
-        }
     }
 
     fn judge(&self, id: StatementId) -> Result<Report, Refusal> {
@@ -172,7 +159,7 @@ impl Worker<'_> {
         directory: &RunDirectory,
         private: &Path,
         live: &mut Live<'_>,
-    ) -> Result<Manifest, Stop> {
+    ) -> Result<(Manifest, Vec<Staged>), Stop> {
         // before anything of the task's own is here, and while no command runs
         let collected = self.collect_from_platforms(id)?;
         // the hours that a command takes are not spent on a machine whose work nobody will take
@@ -199,27 +186,24 @@ impl Worker<'_> {
         if !outcome.end.is_success() {
             return Err(self.failed(task, &outcome, &log));
         }
-        let copies = private.join("outputs");
-        std::fs::create_dir(&copies).map_err(|error| {
-            Refusal::new(
-                Code::StoreFull,
-                copies.display().to_string(),
-                "a new directory",
-                error.to_string(),
-            )
-        })?;
-        let outputs =
-            collect(directory.path(), &task.outputs, task.sha512, task.limits.output, &copies)?;
+        let (task_outputs, limit) = (&task.outputs, task.limits.output);
+        let outputs = collect(directory.path(), task_outputs, task.sha512, limit, self.store)?;
         let log_name: ArtifactName = format!("{}.log", task.step).parse()?;
-        let log_artifact =
-            Artifact { name: log_name, digests: outcome.log, size: outcome.log_size };
-        self.keep(&outputs, (&log_artifact, &log))?;
-        let artifacts = outputs.into_iter().map(|(artifact, _)| artifact).collect();
+        let log_file = File::open(&log).map_err(|error| unavailable(&log, &error))?;
+        let log = Artifact { name: log_name, digests: outcome.log, size: outcome.log_size };
+        let kept_log = self.store.stage(log_file, false, Some(&log.digests))?;
+        let (artifacts, mut staged): (Vec<_>, Vec<_>) = outputs
+            .into_iter()
+            .map(|(name, staged)| {
+                (Artifact { name, digests: *staged.digests(), size: staged.size() }, staged)
+            })
+            .unzip();
+        staged.push(kept_log);
         let image = contained.as_ref().map(|done| (&done.image, done.engine.as_str()));
         let mut manifest = Manifest {
             submodules: checked.submodules,
             signed_source: checked.signed,
-            log: Some(log_artifact),
+            log: Some(log),
             ..self.skeleton(
                 accepted,
                 id,
@@ -232,33 +216,7 @@ impl Worker<'_> {
         manifest.inputs.extend(downloads);
         collected.enter(&mut manifest);
         manifest.image = contained.map(|contained| contained.image);
-        Ok(manifest)
-    }
-
-    /// Whether there is anything that the machine of this task must be.
-    fn is_judged(&self, accepted: &Accepted<'_>, task: &Task) -> Result<bool, Refusal> {
-        let policies = gate::policies(self.store, (self.clock)())?;
-        let key = self.signer.public_key().id();
-        // the newest judges at gates, and for those who hold a file the one that was approved under
-        let demanded = policies.iter().any(|(_, policy)| {
-            let product = policy.product(&accepted.release().product);
-            product
-                .and_then(|product| product.step(&task.step))
-                .is_ok_and(|step| policy.demands(step, &key))
-        });
-        Ok(demanded || self.certificate.is_some() || !self.platforms.is_empty())
-    }
-
-    /// Whether the policy takes the machine that this manifest is about to tell of.
-    fn suits(&self, mut draft: Manifest, collected: &Collected) -> Result<(), Refusal> {
-        collected.clone().enter(&mut draft);
-        gate::machine(self.store, &draft, &self.signer.public_key().id(), (self.clock)())
-    }
-
-    /// The platforms' words on this machine, bound to the task and to the key where they let us.
-    fn collect_from_platforms(&self, task: StatementId) -> Result<Collected, Refusal> {
-        let binding = binding(&task.0, &self.signer.public_key().id());
-        Collected::from(self.platforms, &binding)
+        Ok((manifest, staged))
     }
 
     /// The source that people approved, by the rules of the newest policy.
@@ -351,22 +309,6 @@ impl Worker<'_> {
         }
     }
 
-    fn keep(
-        &self,
-        outputs: &[(Artifact, PathBuf)],
-        log: (&Artifact, &Path),
-    ) -> Result<(), Refusal> {
-        let outputs = outputs.par_iter().map(|(artifact, path)| (artifact, path.as_path()));
-        let staged: Result<Vec<_>, Refusal> = outputs
-            .chain(rayon::iter::once(log))
-            .map(|(artifact, path)| {
-                let file = File::open(path).map_err(|error| unavailable(path, &error))?;
-                self.store.stage(file, false, Some(&artifact.digests))
-            })
-            .collect();
-        self.store.keep(staged?)
-    }
-
     fn skeleton(
         &self,
         accepted: &Accepted<'_>,
@@ -427,270 +369,5 @@ impl Worker<'_> {
         let envelope = self.sign(manifest)?;
         self.store.finish_run(claim, &envelope)?;
         Ok(envelope.id())
-    }
-
-    /// Publishes: the gate, an intent, the copies, each read back, the word that it is done, the
-    /// manifest, and beside the files a bundle and check sums. `done` is told of each file.
-    ///
-    /// Called again for a task that is done, it brings what is missing beside the files.
-    pub fn publish(
-        &self,
-        id: StatementId,
-        done: &(dyn Fn(&ArtifactName) + Sync),
-    ) -> Result<StatementId, Stop> {
-        if let Some(manifest) = self.store.run(id)?.and_then(|run| run.manifest) {
-            self.beside(id, manifest)?;
-            return Ok(manifest);
-        }
-        let report = self.judge(id)?;
-        let first = accepted(&report)?;
-        let (_, task) = task_of(&first)?;
-        let destination =
-            task.destination.as_deref().ok_or_else(|| runs_a_command(id, &task.step))?;
-        let artifacts = published(&first)?;
-        let place = open(destination)?;
-        self.readable(&artifacts)?;
-        vacant(&place, &artifacts)?;
-        let claim = self.store.begin_run(id, self.name.as_str(), Share::Whole)?;
-        // hashing took its time: what was said in the meantime counts, up to the act itself
-        let report = self.judge(id)?;
-        let accepted = accepted(&report)?;
-        if accepted.inputs() != first.inputs() {
-            let at = format!("task {}", id.short());
-            return Err(Refusal::new(
-                Code::GateCacheStale,
-                at,
-                "the inputs of the first verdict",
-                "others",
-            )
-            .into());
-        }
-        let intent = |stage, created| Intent {
-            task: id,
-            stage,
-            destination: destination.into(),
-            artifacts: artifacts.clone(),
-            created,
-        };
-        self.still_certified((self.clock)())?;
-        let collected = self.collect_from_platforms(id)?;
-        let environment = measure(&Confinement::default());
-        if self.is_judged(&accepted, task)? {
-            let (now, facts) = ((self.clock)(), environment.clone());
-            let draft = self.skeleton(&accepted, id, task, Vec::new(), facts, (now, now));
-            self.suits(draft, &collected)?;
-        }
-        let stopwatch = Stopwatch::start(self.clock);
-        let started = self.announce(&|created| intent(Stage::Announced, created))?;
-        artifacts.par_iter().try_for_each(|artifact| {
-            let mut file = self.store.open_artifact(&artifact.digests.sha256)?;
-            place.put(&artifact.name, &mut file, &artifact.digests, artifact.size)?;
-            done(&artifact.name);
-            Ok::<(), Refusal>(())
-        })?;
-        let finished = (self.clock)();
-        stopwatch.agrees_with(finished)?;
-        self.still_certified(finished)?;
-        self.store.add(&[self.sign(intent(Stage::Done, finished))?])?;
-        let mut manifest =
-            self.skeleton(&accepted, id, task, artifacts, environment, (started, finished));
-        collected.enter(&mut manifest);
-        let manifest = self.conclude(&claim, manifest)?;
-        self.beside(id, manifest)?;
-        Ok(manifest)
-    }
-
-    /// Records that the act begins. Each attempt is a statement of its own, or the person's word on one
-    /// would let all others of the same second go on.
-    fn announce(&self, intent: &dyn Fn(Time) -> Intent) -> Result<Time, Refusal> {
-        for _ in 0..30 {
-            let now = (self.clock)();
-            if self.store.add(&[self.sign(intent(now))?])?.new == 1 {
-                return Ok(now);
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        let expected = "a later time than that of the attempt before";
-        Err(Refusal::new(Code::GateUnavailable, "the clock", expected, "the same"))
-    }
-
-    /// All of them are hashed before the first is sent: one that is bad lets none out.
-    fn readable(&self, artifacts: &[Artifact]) -> Result<(), Refusal> {
-        artifacts.par_iter().try_for_each(|artifact| {
-            let size = self.store.copy_artifact(&artifact.digests.sha256, std::io::sink());
-            let size = size.map_err(|refusal| {
-                // a disk that fails says nothing of the artifact
-                let changed = matches!(refusal.code, Code::StoreCorrupt | Code::ArtMissing);
-                let code = if changed { Code::GateInputChanged } else { refusal.code };
-                Refusal { code, ..refusal }.within(artifact.name.as_str())
-            })?;
-            if size == artifact.size {
-                return Ok(());
-            }
-            let (expected, found) = (format!("{} bytes", artifact.size), format!("{size} bytes"));
-            Err(Refusal::new(Code::ArtSizeMismatch, artifact.name.as_str(), expected, found))
-        })
-    }
-
-    /// Puts a bundle with which anyone verifies the files, and check sums, beside them.
-    fn beside(&self, task: StatementId, manifest: StatementId) -> Result<(), Refusal> {
-        let envelopes = gate::portable(self.store, &[manifest])?;
-        let opened = envelopes.iter().find(|envelope| envelope.id() == manifest);
-        let policies = gate::policies(self.store, (self.clock)())?;
-        let keyring = gate::keyring(self.store, &policies)?;
-        let content = opened.and_then(|envelope| {
-            let signed = envelope.open::<Statement>(&keyring).ok()?;
-            signed.unverified().as_manifest().cloned()
-        });
-        let content = content.ok_or_else(|| {
-            Refusal::new(
-                Code::StoreCorrupt,
-                format!("manifest {manifest}"),
-                "it in the store",
-                "nothing",
-            )
-        })?;
-        let destination =
-            content.destination.as_deref().ok_or_else(|| runs_a_command(task, &content.step))?;
-        let place = open(destination)?;
-        let stem = format!("{}-{}", content.step, task.short());
-        let line =
-            |artifact: &Artifact| format!("{}  {}\n", artifact.digests.sha256, artifact.name);
-        let sums: String = content.artifacts.iter().map(line).collect();
-        put(&place, &format!("{stem}.custody.jsonl"), bundle::write(&envelopes).as_bytes())?;
-        put(&place, &format!("{stem}.sha256"), sums.as_bytes())
-    }
-}
-
-/// What is measured of the machine that a task runs on, and of the image that it runs in.
-fn environment(
-    task: &Task,
-    confinement: &Confinement,
-    image: Option<(&UsedImage, &str)>,
-) -> Vec<(String, String)> {
-    let mut environment = measure(confinement);
-    if task.downloads.is_some() {
-        environment.retain(|(name, _)| name != "network");
-        environment.push(("network".into(), "downloads".into()));
-        environment.sort();
-    }
-    match image {
-        Some((image, engine)) => container::contained(environment, image, engine),
-        None => environment,
-    }
-}
-
-/// How much a clock may be put forward while a task is performed.
-const ADJUSTED: u64 = 300;
-
-/// The time that passes by a clock that nobody sets, and that goes on while the machine sleeps.
-struct Stopwatch {
-    started: Time,
-    at: i64,
-}
-
-impl Stopwatch {
-    fn start(clock: fn() -> Time) -> Self {
-        Self { started: clock(), at: uptime() }
-    }
-
-    /// Nothing is signed with a time that has not come yet.
-    fn agrees_with(&self, now: Time) -> Result<(), Refusal> {
-        let passed = u64::try_from(uptime().saturating_sub(self.at)).unwrap_or_default();
-        let latest = self.started.plus(passed.saturating_add(ADJUSTED));
-        if now <= latest {
-            return Ok(());
-        }
-        let (expected, found) = (format!("a time by {latest}"), now.to_string());
-        Err(Refusal::new(Code::TimeUntrusted, "the clock, which was put forward", expected, found))
-    }
-}
-
-fn uptime() -> i64 {
-    #[cfg(target_os = "linux")]
-    let clock = rustix::time::ClockId::Boottime;
-    #[cfg(not(target_os = "linux"))]
-    let clock = rustix::time::ClockId::Monotonic;
-    rustix::time::clock_gettime(clock).tv_sec
-}
-
-fn runs_a_command(task: StatementId, step: &Label) -> Refusal {
-    let (at, found) =
-        (format!("task {}", task.short()), format!("step {step}, which runs a command"));
-    Refusal::new(Code::GateStepMismatch, at, "a step that publishes", found)
-}
-
-/// Other content in the way is found before the act is announced: then nothing of it has happened.
-fn vacant(place: &Place, artifacts: &[Artifact]) -> Result<(), Refusal> {
-    artifacts.par_iter().try_for_each(|artifact| {
-        let (expected, size) = (&artifact.digests, artifact.size);
-        match place.read_back(&artifact.name, expected.sha512.is_some(), size)? {
-            Some((digests, length)) if length != size || !expected.agree(&digests) => {
-                let at = format!("artifact {} at {}", artifact.name, place.destination());
-                let expected = format!("nothing, or sha256 {}", expected.sha256);
-                let found = format!("sha256 {}", digests.sha256);
-                Err(Refusal::new(Code::GateDestinationConflict, at, expected, found))
-            }
-            _ => Ok(()),
-        }
-    })
-}
-
-fn open(destination: &str) -> Result<Place, Refusal> {
-    Destination::parse(destination)?.open(S3Config::from_env)
-}
-
-fn put(place: &Place, name: &str, bytes: &[u8]) -> Result<(), Refusal> {
-    use std::io::{Seek as _, Write as _};
-    let fault = |error: std::io::Error| {
-        Refusal::new(Code::StoreFull, name, "a temporary file", error.to_string())
-    };
-    let mut file = tempfile::tempfile().map_err(fault)?;
-    file.write_all(bytes).and_then(|()| file.rewind()).map_err(fault)?;
-    let digests = custody_core::digest::Sha256::of(bytes).into();
-    let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-    place.put(&name.parse()?, &mut file, &digests, size).map(|_| ())
-}
-
-/// What goes out: the inputs under their file names, each once.
-fn published(accepted: &Accepted<'_>) -> Result<Vec<Artifact>, Refusal> {
-    let mut artifacts: Vec<Artifact> = Vec::new();
-    for input in accepted.inputs() {
-        let name: ArtifactName = input.artifact.name.file_name().parse()?;
-        if let Some(twin) =
-            artifacts.iter().find(|artifact| artifact.name.folded() == name.folded())
-        {
-            let found = format!("{} and {}", twin.name, input.artifact.name);
-            return Err(Refusal::new(
-                Code::ArtNameCollision,
-                "what is published",
-                "each file name once",
-                found,
-            ));
-        }
-        artifacts.push(Artifact { name, ..input.artifact.clone() });
-    }
-    artifacts.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(artifacts)
-}
-
-/// Reads a file while hashing it, for verification: what was read is what is judged.
-pub fn hash_file(
-    path: &Path,
-    sha512: bool,
-) -> std::io::Result<(custody_core::digest::Digests, u64)> {
-    // what fits the processor's cache is read and hashed there, and small files take no more than they are
-    const SMALLEST: usize = 4 << 10;
-    const LARGEST: usize = 128 << 10;
-    let mut hasher = custody_core::digest::Hasher::new(sha512);
-    let mut file = File::open(path)?;
-    let size = usize::try_from(file.metadata()?.len()).unwrap_or(LARGEST);
-    let mut buffer = vec![0; size.clamp(SMALLEST, LARGEST)];
-    loop {
-        let count = file.read(&mut buffer)?;
-        if count == 0 {
-            return Ok(hasher.finish());
-        }
-        hasher.update(buffer.get(..count).unwrap_or_default());
     }
 }

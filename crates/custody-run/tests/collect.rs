@@ -16,19 +16,21 @@ use custody_core::statement::Artifact;
 use custody_core::{Code, Refusal};
 use custody_run::collect::collect;
 use custody_run::stage::RunDirectory;
+use custody_store::Store;
 use tempfile::TempDir;
 
 struct World {
     files: TempDir,
     run: PathBuf,
+    store: Store,
 }
 
 impl World {
     fn new() -> Self {
         let files = tempfile::tempdir().unwrap();
         let run = RunDirectory::create(&files.path().join("run")).unwrap().path().to_path_buf();
-        fs::create_dir(files.path().join("private")).unwrap();
-        Self { files, run }
+        let store = Store::create(&files.path().join("store")).unwrap();
+        Self { files, run, store }
     }
 
     fn with(contents: &[(&str, &str)]) -> Self {
@@ -55,10 +57,17 @@ impl World {
         patterns: &[&str],
     ) -> Result<Vec<(Artifact, PathBuf)>, Refusal> {
         let patterns: Vec<Pattern> = patterns.iter().map(|text| text.parse().unwrap()).collect();
-        let private = self.files.path().join("private");
-        fs::remove_dir_all(&private).unwrap();
-        fs::create_dir(&private).unwrap();
-        collect(&self.run, &patterns, true, limit, &private)
+        let staged = collect(&self.run, &patterns, true, limit, &self.store)?;
+        let (artifacts, staged): (Vec<_>, Vec<_>) = staged
+            .into_iter()
+            .map(|(name, staged)| {
+                let artifact = Artifact { name, digests: *staged.digests(), size: staged.size() };
+                let kept = self.store.artifact_path(&artifact.digests.sha256);
+                ((artifact, kept), staged)
+            })
+            .unzip();
+        self.store.keep(staged)?;
+        Ok(artifacts)
     }
 
     fn names(&self, patterns: &[&str]) -> Vec<String> {
@@ -267,5 +276,5 @@ fn outputs_have_a_size_all_together() {
         (refusal.at.as_str(), refusal.expected.as_str()),
         ("outputs to dist/b", "at most 8 bytes")
     );
-    assert!(fs::read_dir(world.files.path().join("private")).unwrap().next().is_none());
+    assert!(fs::read_dir(world.files.path().join("store/tmp")).unwrap().next().is_none());
 }

@@ -20,6 +20,7 @@ use custody_run::collect::collect;
 use custody_run::container::{Contained, Engine, contained, execute, podman};
 use custody_run::execute::{End, LOG_BYTES, Run, User};
 use custody_run::stage::{RunDirectory, StagedInput, stage_inputs};
+use custody_store::Store;
 use rustix::mount::{UnmountFlags, unmount};
 use tempfile::TempDir;
 
@@ -595,14 +596,13 @@ fn outputs_are_files_of_the_working_directory_and_nothing_else() {
         let mut collected = |script: &str| {
             let (done, place) = world.run(&task(script)).unwrap();
             assert!(done.outcome.end.is_success(), "{}", place.log);
-            let copies = place.room.join("copies");
-            fs::create_dir(&copies).unwrap();
-            let taken = collect(&place.directory, &patterns, false, None, &copies);
+            let store = Store::create(&place.room.join("store")).unwrap();
+            let taken = collect(&place.directory, &patterns, false, None, &store);
             let owner = place.directory.join("dist").symlink_metadata().unwrap().uid();
             (taken, owner)
         };
         let (taken, owner) = collected("mkdir dist; echo 1 >dist/a");
-        assert_eq!(taken.unwrap()[0].0.digests.sha256, Sha256::of(b"1\n"));
+        assert_eq!(taken.unwrap()[0].1.digests().sha256, Sha256::of(b"1\n"));
         assert_eq!(owner, NOBODY.uid);
         for script in [
             "mkdir dist; ln -s /etc/shadow dist/a",

@@ -11,7 +11,7 @@ use custody_core::statement::{Artifact, Manifest, Statement, gate_uri};
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 use custody_run::gate::{self, AllCores};
-use custody_run::run::hash_file;
+use custody_run::hash::hash_file;
 use custody_store::{Store, bundle};
 use custody_verify::{
     Docket, Evidence, Expectation, Floor, Judge, PolicyChain, Question, Report, Subject,

@@ -10,7 +10,7 @@ use custody_core::key::{KeyId, PublicKey};
 use custody_core::sshsig::SshSignature;
 use custody_core::statement::{Enrolment, Label, Statement};
 use custody_core::time::Time;
-use custody_run::run::hash_file;
+use custody_run::hash::hash_file;
 use custody_store::{Filter, Relation, Store};
 use custody_verify::PolicyChain;
 
