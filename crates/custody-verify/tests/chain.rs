@@ -384,6 +384,13 @@ fn an_input_that_nothing_explains_is_refused() {
         });
     });
     assert_refused(&world.build().file(), Code::ChainInputUnaccounted);
+    // what the build did make, and the task does not ask for
+    let world = change().manifest("new/partial/manifest", |manifest| {
+        let origin = manifest.inputs[0].origin.clone();
+        let artifact = artifact("dist/hello", &content("new", "hello"));
+        manifest.inputs.push(UsedInput { artifact, origin });
+    });
+    assert_refused(&world.build().file(), Code::ChainInputUnaccounted);
     let world = change().json("new/sign/manifest", |json| {
         json.replace("\"role\": \"input\"", "\"role\": \"cache\"")
     });
@@ -427,10 +434,15 @@ fn an_input_that_is_not_what_was_made_or_pinned_is_refused() {
         task.externals[0].uri = "https://evil.example.org/bsdiff".into();
     });
     assert_refused(&elsewhere.build().file(), Code::ChainInputUnaccounted);
-    let climbing = change().task("new/partial/task", |task| {
-        task.externals[0].uri = "https://tools.example.org/../evil".into();
-    });
-    assert_refused(&climbing.build().file(), Code::ChainInputUnaccounted);
+    let below = |path: &'static str| {
+        change().task("new/partial/task", move |task| {
+            task.externals[0].uri = format!("https://tools.example.org/{path}");
+        })
+    };
+    assert_accepted(&below("v2/bsdiff").build().file());
+    for climbing in ["../evil", "v2/%2e%2e/evil", "@evil.example.org/", "..\\evil", "v2\\evil"] {
+        assert_refused(&below(climbing).build().file(), Code::ChainInputUnaccounted);
+    }
 }
 
 const REGISTRY: &str = "https://registry.example.org/";

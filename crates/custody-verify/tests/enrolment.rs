@@ -9,8 +9,9 @@ use custody_core::envelope::{Envelope, StatementId};
 use custody_core::statement::{
     Attestation, Enrolment, Intent, Stage, Statement, binding, possession,
 };
+use custody_platforms::cloud::{self, Clouds, IMAGE, INSTANCE, OTHER};
 use custody_platforms::token::Issuer;
-use custody_platforms::{Certified, Signer, attestation, ec2};
+use custody_platforms::{Certified, Signer, attestation};
 use custody_verify::enrolled::replayable;
 use custody_verify::{Docket, InTurn, Policy, Report};
 use custody_world as world;
@@ -24,19 +25,13 @@ const RUN: u64 = 100_310;
 const BOOT: u64 = 100_000;
 const HOURS: u64 = 3_600;
 
-const INSTANCE: &str = "i-0a1b2c3d4e5f60718";
-const OTHER: &str = "i-0ffffffffffffffff";
-const IMAGE: &str = "ami-0123456789abcdef0";
-
-fn amazon() -> &'static Signer {
-    static AMAZON: OnceLock<Signer> = OnceLock::new();
-    AMAZON.get_or_init(|| Signer::own(&Certified::new("Amazon of tests", false)))
+fn clouds() -> &'static Clouds {
+    static CLOUDS: OnceLock<Clouds> = OnceLock::new();
+    CLOUDS.get_or_init(Clouds::new)
 }
 
 fn document(instance: &str, image: &str) -> Attestation {
-    let document = ec2::document(instance, image, "eu-west-1");
-    let signature = ec2::rsa2048(&document, amazon());
-    attestation("ec2", &[("document", &document), ("rsa2048", &signature)])
+    clouds().document(instance, image)
 }
 
 fn facts(instance: &str, image: &str) -> Vec<(String, String)> {
@@ -82,7 +77,7 @@ fn policy(text: String) -> String {
          [machines.enroller]\nkeys = [{{ key = \"{}\" }}]\n\
          [platforms.ec2]\nkind = \"ec2\"\ncertificates = [{{ regions = [\"eu-west-1\"], certificate = \"\"\"{}\"\"\" }}]\n",
         key("enroller"),
-        amazon().certificate_pem()
+        clouds().amazon.certificate_pem()
     );
     text.replace(&builder, &enrolled)
 }
@@ -232,11 +227,8 @@ fn proof_is_verified_again() {
     };
     assert_refused(&changed(without).file(), Code::WorkerIdentityUnverified);
     let forged = |it: &mut Enrolment| {
-        let document = ec2::document(INSTANCE, IMAGE, "eu-west-1");
         let other = Signer::own(&Certified::new("Amazon of tests", false));
-        let signature = ec2::rsa2048(&document, &other);
-        it.attestations =
-            vec![attestation("ec2", &[("document", &document), ("rsa2048", &signature)])];
+        it.attestations = vec![cloud::document(INSTANCE, IMAGE, &other)];
     };
     assert_refused(&changed(forged).file(), Code::WorkerIdentityUnverified);
     let unknown = |it: &mut Enrolment| it.attestations[0].platform = label("ec3");

@@ -6,59 +6,30 @@ use std::sync::OnceLock;
 use custody_core::digest::Sha256;
 use custody_core::statement::{Attestation, Image, Manifest, UsedImage, binding};
 use custody_core::{Code, Refusal};
-use custody_platforms::token::Issuer;
-use custody_platforms::{Certified, Signer, attestation, ec2};
+use custody_platforms::cloud::{AMI, Clouds, IMAGE, INSTANCE, OTHER, TIED};
 use custody_verify::Report;
 use custody_verify::policy::Standing;
 use custody_world as world;
 use world::{Builder, Key, World, assert_accepted, assert_refused, change, findings, label};
 
 const BUILD: &str = "new/build/manifest";
-const INSTANCE: &str = "i-0a1b2c3d4e5f60718";
-const OTHER: &str = "i-0ffffffffffffffff";
-const IMAGE: &str = "ami-0123456789abcdef0";
-
-fn amazon() -> &'static Signer {
-    static AMAZON: OnceLock<Signer> = OnceLock::new();
-    AMAZON.get_or_init(|| Signer::own(&Certified::new("Amazon of tests", false)))
-}
-
-fn google() -> &'static Issuer {
-    static GOOGLE: OnceLock<Issuer> = OnceLock::new();
-    GOOGLE.get_or_init(|| Issuer::new("https://accounts.google.com"))
+fn clouds() -> &'static Clouds {
+    static CLOUDS: OnceLock<Clouds> = OnceLock::new();
+    CLOUDS.get_or_init(Clouds::new)
 }
 
 fn document(instance: &str, image: &str) -> Attestation {
-    let document = ec2::document(instance, image, "eu-west-1");
-    let signature = ec2::rsa2048(&document, amazon());
-    attestation("ec2", &[("document", &document), ("rsa2048", &signature)])
+    clouds().document(instance, image)
 }
 
 /// A token of this run by this key.
 fn token(manifest: &Manifest, key: &str, instance: &str) -> Attestation {
-    let audience = format!("custody:{}", binding(&manifest.task.0, &Key::of(key).public.id()));
-    let more = format!(
-        r#""email":"w@x","google":{{"compute_engine":{{"instance_id":"{instance}","zone":"z"}}}}"#
-    );
-    let claims = google().claims(&audience, "1", manifest.started, &more);
-    attestation("google", &[("token", &google().token(&claims))])
+    let binding = binding(&manifest.task.0, &Key::of(key).public.id());
+    clouds().token(&binding, manifest.started, instance)
 }
 
-/// The policy with platforms, and with these members in the step `build` and beside the builder's key.
 fn policy(text: &str, step: &str, key: &str) -> String {
-    let platforms = format!(
-        "[platforms.ec2]\nkind = \"ec2\"\ncertificates = [{{ regions = [\"eu-west-1\"], certificate = \"\"\"{}\"\"\" }}]\n\
-         [platforms.google]\nkind = \"google\"\njwks = '''{}'''\n",
-        amazon().certificate_pem(),
-        google().jwks()
-    );
-    let builder = Key::of("builder").public.to_openssh();
-    text.replace("\n[roles.releng]", &format!("\n{platforms}\n[roles.releng]"))
-        .replace(&format!("\"{builder}\" }}"), &format!("\"{builder}\"{key} }}"))
-        .replace(
-            "[products.hello.steps.build]\n",
-            &format!("[products.hello.steps.build]\n{step}\n"),
-        )
+    clouds().policy(text, &Key::of("builder").public, step, key)
 }
 
 fn demanding(step: &'static str, key: &'static str) -> Builder {
@@ -90,9 +61,6 @@ fn standing(report: &Report, fact: &str) -> Option<Standing> {
     let node = report.nodes().find(|node| node.title == "manifest of step build")?;
     node.machine.iter().find(|known| known.name == fact).map(|known| known.standing)
 }
-
-const AMI: &str = "machine = [{ fact = \"ec2.image-id\", is = [\"ami-0123456789abcdef0\"], standing = \"verified\" }]";
-const TIED: &str = ", machine = { \"ec2.instance-id\" = \"i-0a1b2c3d4e5f60718\" }";
 
 /// `wrk-ami-not-allowed`: by another image's document, and by the worker's word alone.
 #[test]

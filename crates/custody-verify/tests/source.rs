@@ -1,62 +1,20 @@
 //! What a policy demands of the source: whose signature it carries, and what it brings along.
 #![expect(clippy::unwrap_used, reason = "a test may fail loudly")]
 
-use custody_core::crypto::sha512;
-use custody_core::sshsig::{armor, put_string};
 use custody_core::statement::{Revision, Submodule};
-use custody_core::vcs::{GitHash, git_id};
 use custody_core::{Code, sshsig};
 use custody_verify::Report;
 use custody_verify::policy::Policy;
 use custody_verify::report::Rule;
+use custody_world::git::{
+    commit_with, id_of, signature, signed_commit, signed_tag, unsigned_commit,
+};
 use custody_world::{
     Builder, Key, World, assert_accepted, assert_refused, change, honest, policy_text,
 };
 
 const PEOPLE: &str = "source-signatures = { people = [\"keepers\"], what = \"WHAT\" }\n";
 const PRODUCT: &str = "[products.hello]\n";
-
-/// A signature as `ssh-keygen -Y sign -n NAMESPACE` makes it.
-fn sign_as(name: &str, namespace: &str, payload: &str) -> String {
-    let key = Key::of(name);
-    let mut data = b"SSHSIG".to_vec();
-    for part in [namespace.as_bytes(), b"", b"sha512", &sha512(payload.as_bytes())] {
-        put_string(&mut data, part);
-    }
-    let mut inner = Vec::new();
-    put_string(&mut inner, key.public.ssh_type().as_bytes());
-    put_string(&mut inner, &key.raw(&data));
-    let blob = sshsig::from_agent(&key.public, &inner);
-    // from_agent writes our namespace
-    let ours = [&[0, 0, 0, 20][..], sshsig::NAMESPACE.as_bytes()].concat();
-    let at = blob.windows(ours.len()).position(|part| part == ours).unwrap();
-    let mut named = blob[..at].to_vec();
-    put_string(&mut named, namespace.as_bytes());
-    named.extend_from_slice(&blob[at + ours.len()..]);
-    armor(&named)
-}
-
-const TREE: &str = "tree 4b825dc642cb6eb9a060e54bf8d69288fbee4904\n";
-const REST: &str = "author t <t@t> 1 +0000\ncommitter t <t@t> 1 +0000\n\nhello\n";
-
-/// A commit with this text as its signature.
-fn commit_with(signature: &str) -> String {
-    let lines = signature.trim_end().replace('\n', "\n ");
-    format!("{TREE}{}", REST.replacen("\n\n", &format!("\ngpgsig {lines}\n\n"), 1))
-}
-
-fn signed_commit(name: &str) -> String {
-    commit_with(&sign_as(name, "git", &format!("{TREE}{REST}")))
-}
-
-fn id_of(commit: &str) -> String {
-    git_id(GitHash::Sha1, "commit", commit.as_bytes())
-}
-
-fn signed_tag(name: &str, commit: &str) -> String {
-    let payload = format!("object {commit}\ntype commit\ntag v1\ntagger t <t@t> 1 +0000\n\nv1\n");
-    format!("{payload}{}", sign_as(name, "git", &payload))
-}
 
 /// A world whose releases are built from this commit, with what the manifests say of it.
 fn world_of(commit: &str, raw: Option<&str>, what: &str) -> Builder {
@@ -101,7 +59,7 @@ fn a_commit_carries_the_signature_of_one_of_the_people() {
         let facts: Vec<_> = report.nodes().flat_map(|node| &node.facts).collect();
         assert!(facts.contains(&&("source signed by", name.to_owned())), "{facts:?}");
     }
-    let unsigned = format!("{TREE}{REST}");
+    let unsigned = unsigned_commit();
     assert_refused(&by_commit(&unsigned).file(), Code::ChainSourceUnsigned);
     let nothing = world_of(&id_of(&signed_commit("bob")), None, "commit").build();
     assert_refused(&nothing.file(), Code::ChainSourceUnsigned);
@@ -125,8 +83,8 @@ fn a_signature_for_something_else_does_not_count() {
     let swapped = world_of(&id_of(&other), Some(&good), "commit").build();
     assert_refused(&swapped.file(), Code::ChainSourceMismatch);
     // for Custody, by PGP, twice
-    let payload = format!("{TREE}{REST}");
-    let ours = commit_with(&sign_as("bob", sshsig::NAMESPACE, &payload));
+    let payload = unsigned_commit();
+    let ours = commit_with(&signature("bob", sshsig::NAMESPACE, &payload));
     assert_refused(&by_commit(&ours).file(), Code::ChainSourceUnsigned);
     let pgp = commit_with("-----BEGIN PGP SIGNATURE-----\n\nAAAA\n-----END PGP SIGNATURE-----");
     let report = by_commit(&pgp).file();
@@ -159,7 +117,7 @@ fn a_tag_carries_the_signature_for_the_commit_that_it_names() {
     assert_refused(&by_tag(&format!("{good}more\n")), Code::ChainSourceUnsigned);
     let (unsigned, _) = good.split_once("-----BEGIN").unwrap();
     assert_refused(&by_tag(unsigned), Code::ChainSourceUnsigned);
-    let twice = format!("{unsigned}{}", sign_as("bob", "git", unsigned).repeat(2));
+    let twice = format!("{unsigned}{}", signature("bob", "git", unsigned).repeat(2));
     assert_refused(&by_tag(&twice), Code::ChainSourceUnsigned);
     let own = signed_commit("bob");
     let refused = world_of(&id_of(&own), Some(&own), "tag").build().file();

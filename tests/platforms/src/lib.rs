@@ -17,6 +17,7 @@
 )]
 
 pub mod azure;
+pub mod cloud;
 mod cms;
 mod der;
 pub mod ec2;

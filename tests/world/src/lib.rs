@@ -40,6 +40,7 @@ use custody_verify::{
     Evidence, Expectation, Floor, PolicyChain, Question, Report, Subject, verify,
 };
 
+pub mod git;
 mod key;
 mod large;
 mod policy;

@@ -2,15 +2,16 @@
 //! somebody signed.
 
 use custody_core::Code;
-use custody_core::crypto::sha512;
 use custody_core::digest::Sha256;
-use custody_core::sshsig::{self, armor, put_string};
+use custody_core::sshsig;
 use custody_core::statement::{
     Attestation, Downloads, Image, InputOrigin, Pinned, Revision, Submodule, Task, UsedImage,
     UsedInput,
 };
-use custody_core::vcs::{GitHash, git_id};
-use custody_world::{Builder, Key, artifact, change};
+use custody_world::git::{
+    commit_with, id_of, signature, signed_commit, signed_tag, unsigned_commit,
+};
+use custody_world::{Builder, artifact, change};
 
 use super::built;
 use super::json::{Swap, swap};
@@ -165,41 +166,6 @@ fn declared(group: &mut Group<'_>) {
     refuse(group, "not-allowed", "pinned", unaccounted, about, &built(&without.build()));
 }
 
-/// A signature as git makes it with SSH.
-fn signature(name: &str, namespace: &str, payload: &str) -> String {
-    let key = Key::of(name);
-    let mut data = b"SSHSIG".to_vec();
-    for part in [namespace.as_bytes(), b"", b"sha512", &sha512(payload.as_bytes())] {
-        put_string(&mut data, part);
-    }
-    let mut inner = Vec::new();
-    put_string(&mut inner, key.public.ssh_type().as_bytes());
-    put_string(&mut inner, &key.raw(&data));
-    let mut blob = b"SSHSIG\0\0\0\x01".to_vec();
-    put_string(&mut blob, &key.public.to_ssh_blob());
-    for part in [namespace.as_bytes(), b"", b"sha512", &inner] {
-        put_string(&mut blob, part);
-    }
-    armor(&blob)
-}
-
-const TREE: &str = "tree 4b825dc642cb6eb9a060e54bf8d69288fbee4904\n";
-const REST: &str = "author t <t@t> 1 +0000\ncommitter t <t@t> 1 +0000\n\nhello\n";
-
-fn commit_with(signature: &str) -> String {
-    let lines = signature.trim_end().replace('\n', "\n ");
-    format!("{TREE}{}", REST.replacen("\n\n", &format!("\ngpgsig {lines}\n\n"), 1))
-}
-
-fn signed_commit(name: &str, namespace: &str) -> String {
-    commit_with(&signature(name, namespace, &format!("{TREE}{REST}")))
-}
-
-fn signed_tag(name: &str, commit: &str) -> String {
-    let payload = format!("object {commit}\ntype commit\ntag v1\ntagger t <t@t> 1 +0000\n\nv1\n");
-    format!("{payload}{}", signature(name, "git", &payload))
-}
-
 /// The newer release is built from this commit, and its build's manifest has this signed object.
 fn from_commit(commit: &str, raw: Option<&str>, what: &str) -> What {
     let demanded = format!(
@@ -219,35 +185,30 @@ fn from_commit(commit: &str, raw: Option<&str>, what: &str) -> What {
 }
 
 fn sources(group: &mut Group<'_>) {
-    let id = |commit: &str| git_id(GitHash::Sha1, "commit", commit.as_bytes());
-    let by = |commit: &str| from_commit(&id(commit), Some(commit), "commit");
-    let good = signed_commit("bob", "git");
+    let by = |commit: &str| from_commit(&id_of(commit), Some(commit), "commit");
+    let good = signed_commit("bob");
     group.accept("commit-signed", About("a commit that one of the people signed", &[]), &by(&good));
     let unsigned = Code::ChainSourceUnsigned;
+    let ours = signature("bob", sshsig::NAMESPACE, &unsigned_commit());
     let pgp = commit_with("-----BEGIN PGP SIGNATURE-----\n\nwsB=\n-----END PGP SIGNATURE-----\n");
     let twice = good.replacen("\n\n", "\ngpgsig x\n\n", 1);
     for (name, code, about, what) in [
-        ("commit-unsigned", unsigned, "a commit that nobody signed", by(&format!("{TREE}{REST}"))),
-        ("commit-nothing", unsigned, "no signed object", from_commit(&id(&good), None, "commit")),
+        ("commit-unsigned", unsigned, "a commit that nobody signed", by(&unsigned_commit())),
+        (
+            "commit-nothing",
+            unsigned,
+            "no signed object",
+            from_commit(&id_of(&good), None, "commit"),
+        ),
         ("commit-pgp", unsigned, "a signature of another kind", by(&pgp)),
         ("commit-twice", unsigned, "two signatures", by(&twice)),
-        (
-            "commit-namespace",
-            unsigned,
-            "for something else",
-            by(&signed_commit("bob", sshsig::NAMESPACE)),
-        ),
-        (
-            "commit-stranger",
-            Code::EnvKeyUnknown,
-            "by a stranger",
-            by(&signed_commit("mallory", "git")),
-        ),
+        ("commit-namespace", unsigned, "for something else", by(&commit_with(&ours))),
+        ("commit-stranger", Code::EnvKeyUnknown, "by a stranger", by(&signed_commit("mallory"))),
         (
             "commit-by-other",
             Code::PolicyKeyPurpose,
             "by somebody else",
-            by(&signed_commit("alice", "git")),
+            by(&signed_commit("alice")),
         ),
         (
             "commit-changed",

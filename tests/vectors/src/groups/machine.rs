@@ -8,21 +8,16 @@ use custody_core::statement::{
     Attestation, Enrolment, Image, Manifest, Resolve, Statement, UsedImage, binding, possession,
     worker_uri,
 };
-use custody_platforms::token::Issuer;
-use custody_platforms::{Certified, Signer, attestation, ec2};
+use custody_platforms::cloud::{self, AMI, Clouds, IMAGE, INSTANCE, OTHER, TIED};
+use custody_platforms::{Certified, Signer};
 use custody_world::{Builder, Key, World, artifact, at, change, label, policy_text, signed};
 
-use super::attestation::{amazon, pkcs8};
+use super::attestation::pkcs8;
 use super::{BUILT, built, evidence, shipped, signed_update};
 use crate::case::{About, Chain, Group, Set, What};
 
 const BUILD: &str = "new/build/manifest";
 const SECOND: &str = "new/build/manifest/builder-2";
-const INSTANCE: &str = "i-0a1b2c3d4e5f60718";
-const OTHER: &str = "i-0ffffffffffffffff";
-const IMAGE: &str = "ami-0123456789abcdef0";
-const TIED: &str = ", machine = { \"ec2.instance-id\" = \"i-0a1b2c3d4e5f60718\" }";
-const AMI: &str = "machine = [{ fact = \"ec2.image-id\", is = [\"ami-0123456789abcdef0\"], standing = \"verified\" }]";
 /// When the new build's worker was enrolled, and when it ran.
 const BOOT: u64 = 100_000;
 const RUN: u64 = 100_310;
@@ -42,44 +37,22 @@ fn refuse(group: &mut Group<'_>, name: &str, control: &str, code: Code, about: &
     group.reject(name, control, code, About(about, &[]), what);
 }
 
-fn document_by(signer: &Signer, instance: &str, image: &str) -> Attestation {
-    let document = ec2::document(instance, image, "eu-west-1");
-    let signature = ec2::signature(&document, signer);
-    attestation("ec2", &[("document", &document), ("signature", &signature)])
+fn clouds() -> Clouds {
+    Clouds::fixed(&pkcs8(0))
 }
 
 fn document(instance: &str, image: &str) -> Attestation {
-    document_by(&amazon(), instance, image)
-}
-
-fn google() -> Issuer {
-    let signer = Signer::fixed(&pkcs8(0), &Certified::new("issuer of tokens", true));
-    Issuer::of("https://accounts.google.com", signer)
+    clouds().document(instance, image)
 }
 
 /// A token of this run by this key.
 fn token(manifest: &Manifest, key: &str, instance: &str) -> Attestation {
     let binding = binding(&manifest.task.0, &Key::of(key).public.id());
-    let more = format!(r#""google":{{"compute_engine":{{"instance_id":"{instance}"}}}}"#);
-    let claims = google().claims(&format!("custody:{binding}"), "1", manifest.started, &more);
-    attestation("google", &[("token", &google().token(&claims))])
+    clouds().token(&binding, manifest.started, instance)
 }
 
-/// The policy with platforms, and with these members in the step `build` and beside the builder's key.
 fn policy(text: &str, step: &str, key: &str) -> String {
-    let platforms = format!(
-        "[platforms.ec2]\nkind = \"ec2\"\ncertificates = [{{ regions = [\"eu-west-1\"], certificate = \"\"\"{}\"\"\" }}]\n\
-         [platforms.google]\nkind = \"google\"\njwks = '''{}'''\n",
-        amazon().certificate_pem(),
-        google().jwks()
-    );
-    let builder = Key::of("builder").public.to_openssh();
-    text.replace("\n[roles.releng]", &format!("\n{platforms}\n[roles.releng]"))
-        .replace(&format!("\"{builder}\" }}"), &format!("\"{builder}\"{key} }}"))
-        .replace(
-            "[products.hello.steps.build]\n",
-            &format!("[products.hello.steps.build]\n{step}\n"),
-        )
+    clouds().policy(text, &Key::of("builder").public, step, key)
 }
 
 fn demanding(step: &str, key: &str) -> Builder {
@@ -109,7 +82,7 @@ fn verified(group: &mut Group<'_>) {
     let about = "a genuine document that anybody who saw it may have sent";
     refuse(group, "image-unbound", "image-verified", code, about, &unbound);
     let forged = Signer::fixed(&pkcs8(1), &Certified::new("Amazon", true));
-    let forged = attesting(AMI, TIED, document_by(&forged, INSTANCE, IMAGE));
+    let forged = attesting(AMI, TIED, cloud::document(INSTANCE, IMAGE, &forged));
     let about = About("a document by nobody", &["wrk-iid-unsigned"]);
     group.reject("image-forged", "image-verified", code, about, &forged);
     let replayed = attesting(AMI, TIED, document(OTHER, IMAGE));
@@ -182,11 +155,11 @@ fn claimed(group: &mut Group<'_>) {
     }
     let about = About("a document of a platform that nobody demands", &[]);
     let stranger = Signer::fixed(&pkcs8(1), &Certified::new("Amazon", true));
-    let idle = attesting("", "", document_by(&stranger, INSTANCE, IMAGE));
+    let idle = attesting("", "", cloud::document(INSTANCE, IMAGE, &stranger));
     group.accept("document-idle", about, &idle);
     let also = demand("ec2.image-id", IMAGE);
     let with = demanding(&also, "").manifest(BUILD, move |m| {
-        m.attestations = vec![document_by(&stranger, INSTANCE, IMAGE)];
+        m.attestations = vec![cloud::document(INSTANCE, IMAGE, &stranger)];
         m.environment.push(("ec2.image-id".into(), IMAGE.into()));
     });
     let about = "a document that does not fit beside a claim that does";
