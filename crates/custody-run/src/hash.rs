@@ -34,7 +34,7 @@ pub fn hash_file(path: &Path, sha512: bool) -> io::Result<(Digests, u64)> {
         return Ok(hasher.finish());
     }
     thread::scope(|scope| {
-        let (ahead, pieces) = sync_channel(AHEAD);
+        let (ahead, pieces) = sync_channel::<Vec<u8>>(AHEAD);
         let reader = thread::Builder::new().spawn_scoped(scope, move || {
             loop {
                 let mut piece = Vec::with_capacity(PIECE);
@@ -43,7 +43,9 @@ pub fn hash_file(path: &Path, sha512: bool) -> io::Result<(Digests, u64)> {
                 }
             }
         })?;
-        pieces.iter().for_each(|piece: Vec<u8>| hasher.update(&piece));
+        for piece in pieces {
+            hasher.update(&piece);
+        }
         // no more pieces came: at the end of the file, or because of a fault
         reader.join().unwrap_or_else(|_| Err(io::Error::other("reading broke off")))?;
         Ok(hasher.finish())

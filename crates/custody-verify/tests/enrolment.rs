@@ -27,7 +27,7 @@ const HOURS: u64 = 3_600;
 
 fn clouds() -> &'static Clouds {
     static CLOUDS: OnceLock<Clouds> = OnceLock::new();
-    CLOUDS.get_or_init(Clouds::new)
+    CLOUDS.get_or_init(Clouds::own)
 }
 
 fn document(instance: &str, image: &str) -> Attestation {

@@ -15,7 +15,7 @@ use world::{Builder, Key, World, assert_accepted, assert_refused, change, findin
 const BUILD: &str = "new/build/manifest";
 fn clouds() -> &'static Clouds {
     static CLOUDS: OnceLock<Clouds> = OnceLock::new();
-    CLOUDS.get_or_init(Clouds::new)
+    CLOUDS.get_or_init(Clouds::own)
 }
 
 fn document(instance: &str, image: &str) -> Attestation {

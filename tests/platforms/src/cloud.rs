@@ -32,7 +32,7 @@ pub fn document(instance: &str, image: &str, by: &Signer) -> Attestation {
 
 impl Clouds {
     /// With keys of their own.
-    pub fn new() -> Self {
+    pub fn own() -> Self {
         let amazon = Signer::own(&Certified::new("Amazon of tests", false));
         Self { amazon, google: Issuer::new("https://accounts.google.com") }
     }
