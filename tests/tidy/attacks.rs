@@ -78,7 +78,8 @@ fn named_by_tests() -> Vec<(String, String)> {
                 .take_while(|line| line.starts_with("///") || line.starts_with("#["));
             let below =
                 lines[at..].iter().find_map(|line| line.strip_prefix("fn ")?.split('(').next());
-            let place = format!("{}: {}", file.path, below.unwrap());
+            let path = file.path.replace("/main.rs", ".rs");
+            let place = format!("{path}: {}", below.unwrap());
             for line in above.filter(|line| line.starts_with("///")) {
                 // every second part stands between backquotes
                 let quoted = line.split('`').skip(1).step_by(2);

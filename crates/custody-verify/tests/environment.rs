@@ -1,12 +1,15 @@
 //! The machine of a step: another image than the policy has, another instance, somebody else's documents,
 //! less isolation, or a worker who says so and proves nothing.
 
+use std::rc::Rc;
 use std::sync::OnceLock;
 
 use custody_core::digest::Sha256;
 use custody_core::statement::{Attestation, Image, Manifest, UsedImage, binding};
 use custody_core::{Code, Refusal};
+use custody_platforms::attestation;
 use custody_platforms::cloud::{AMI, Clouds, IMAGE, INSTANCE, OTHER, TIED};
+use custody_platforms::token::Issuer;
 use custody_verify::Report;
 use custody_verify::policy::Standing;
 use custody_world as world;
@@ -160,6 +163,52 @@ fn one_key_on_two_machines_is_refused() {
     };
     assert_accepted(&built(&with("123").build()));
     refused(with("124"), Code::WorkerIdentityMismatch, &["123 here, and 124 in manifest"]);
+}
+
+/// A service account's key is the same in every pod, and pods come and go.
+#[test]
+fn one_key_in_many_pods_is_one_machine() {
+    let issuer = Rc::new(Issuer::new("https://cluster.example.org"));
+    let platform = format!(
+        "[platforms.kubernetes]\nkind = \"kubernetes\"\nissuer = \"https://cluster.example.org\"\njwks = '{}'\n\n[roles.releng]",
+        issuer.jwks()
+    );
+    let in_pod = |uid: &'static str| {
+        let issuer = issuer.clone();
+        move |manifest: &mut Manifest| {
+            let binding = binding(&manifest.task.0, &Key::of("builder").public.id());
+            let more = format!(
+                r#""kubernetes.io":{{"namespace":"builds","pod":{{"name":"x","uid":"{uid}"}}}}"#
+            );
+            let subject = "system:serviceaccount:builds:builder";
+            let audience = format!("custody:{binding}");
+            let token = issuer.token(&issuer.claims(&audience, subject, manifest.started, &more));
+            manifest.attestations = vec![attestation("kubernetes", &[("token", &token)])];
+        }
+    };
+    let world = change()
+        .policy(move |text| text.replace("[roles.releng]", &platform))
+        .manifest(BUILD, in_pod("5fd2a7f0"))
+        .manifest("old/build/manifest", in_pod("14ee3fa4"));
+    let report = built(&world.build());
+    assert_accepted(&report);
+    assert_eq!(standing(&report, "kubernetes.pod-uid"), Some(Standing::Verified));
+}
+
+/// What a key is tied to on one platform says nothing of another one's documents: they prove nothing,
+/// and are no contradiction.
+#[test]
+fn documents_of_a_platform_to_which_the_key_is_not_tied_prove_nothing() {
+    let tied = ", machine = { \"google.instance-id\" = \"123\" }";
+    let with = |step: &'static str| {
+        demanding(step, tied).manifest(BUILD, |m| {
+            m.attestations = vec![token(m, "builder", "123"), document(INSTANCE, IMAGE)];
+        })
+    };
+    let report = built(&with("").build());
+    assert_accepted(&report);
+    assert_eq!(standing(&report, "ec2.image-id"), None);
+    refused(with(AMI), Code::WorkerIdentityUnverified, &["anybody who saw them"]);
 }
 
 /// `chain-threshold-one-machine`: two keys of two names on one instance.

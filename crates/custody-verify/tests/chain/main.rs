@@ -168,6 +168,10 @@ fn a_missing_document_is_refused_and_named() {
         assert_refused(&report, code);
         assert!(findings(&report).contains(&id.to_string()), "{name}: {}", findings(&report));
         assert!(!report.codes().contains(&Code::EnvSignatureInvalid), "nothing was changed");
+        // what a stranger signed was not changed either
+        let stranger = world.get_signoff("new/ship/signoff/bob");
+        world.add("stranger", stranger, &["mallory"]);
+        assert!(!world.file().codes().contains(&Code::EnvSignatureInvalid), "nothing was changed");
     }
 }
 

@@ -2,10 +2,11 @@
 
 use custody_core::Code;
 use custody_core::envelope::Envelope;
-use custody_core::statement::{Origin, Resolve, Statement};
+use custody_core::statement::{Manifest, Origin, Resolve, Statement};
 use custody_verify::verify;
 use custody_world::{
-    artifact, assert_accepted, assert_refused, change, content, findings, honest, label, signed,
+    World, artifact, assert_accepted, assert_refused, change, content, findings, honest, label,
+    signed,
 };
 
 /// `chain-fork-one-task`, `chain-task-reused`, and issue 2: two manifests for one task.
@@ -106,7 +107,7 @@ fn a_decision_that_rests_on_what_it_decided_is_refused() {
     assert_accepted(&world.extra_file());
     let extra = world.id("new/extra/task");
     let mut task = world.get_task("new/decide/task");
-    task.inputs.push(custody_world::World::input(Origin::Task(extra), "extra", "*"));
+    task.inputs.push(World::input(Origin::Task(extra), "extra", "*"));
     world.add("new/decide/task", task, &["scheduler"]);
     let decided = world.get_manifest("new/decide/manifest").artifacts;
     let manifest = world.run("new/decide/task", "decider", 100_460, decided);
@@ -148,6 +149,57 @@ fn what_others_add_takes_nothing_away() {
     world.drop("new/publish/manifest");
     world.envelopes.retain(|name, _| !name.starts_with("extra "));
     assert_accepted(&world.gate("new/publish/task"));
+}
+
+/// Adds manifests like this one, signed by `by`, of which 40 come before it in order of their ids: more
+/// than are tried.
+fn flood(world: &mut World, like: &str, by: &str, edit: impl Fn(&mut Manifest)) {
+    let first = world.id(like);
+    let before = (0..).filter(|n| {
+        let name = format!("flood {n}");
+        let mut other = world.get_manifest(like);
+        other.invocation.clone_from(&name);
+        edit(&mut other);
+        let is_before = world.add(&name, other, &[by]) < first;
+        if !is_before {
+            world.drop(&name);
+        }
+        is_before
+    });
+    assert_eq!(before.take(40).count(), 40);
+}
+
+/// `chain-extra-nodes`: there may be any number of them.
+#[test]
+fn a_flood_does_not_hide_the_result() {
+    // by somebody who may not perform the step
+    let mut world = honest();
+    flood(&mut world, "new/publish/manifest", "docs", |_| ());
+    assert_accepted(&world.file());
+    // by a key that could, and was revoked
+    let built = |world: &World| {
+        let mut question = world.ask("hello", &content("new", "hello"));
+        question.expect.step = Some(label("build"));
+        verify(&question, &world.evidence(), &world.chain(), world.now)
+    };
+    let docs = custody_world::Key::of("docs").public.to_openssh();
+    let mut world = change()
+        .policy(|text| text.replace("perform = [\"builder\"]", "perform = [\"builder\", \"docs\"]"))
+        .build();
+    flood(&mut world, "new/build/manifest", "docs", |_| ());
+    assert_refused(&built(&world), Code::ChainForked);
+    world.rotate(move |text| {
+        text.replace(&format!("key = \"{docs}\""), &format!("key = \"{docs}\", revoked = true"))
+    });
+    assert_accepted(&built(&world));
+    // by a machine that performs another step than the one that was asked for
+    let mut world = honest();
+    let extra = world.get_manifest("new/extra/manifest");
+    flood(&mut world, "new/build/manifest", "docs", |other| {
+        let artifacts = std::mem::take(&mut other.artifacts);
+        *other = Manifest { artifacts, invocation: other.invocation.clone(), ..extra.clone() };
+    });
+    assert_accepted(&built(&world));
 }
 
 /// `chain-fork-one-task` by a thief: what a revoked key signed is no result either.
