@@ -1,21 +1,24 @@
 //! What platforms sign of machines, of each kind, and what nobody signed so.
 
+mod quotes;
+mod tokens;
+
 use custody_core::Code;
 use custody_core::digest::Sha256;
-use custody_core::encoding::{base64, base64_decode, base64url};
+use custody_core::encoding::{base64_decode, base64url};
 use custody_core::key::PublicKey;
 use custody_core::statement::{Attestation, binding};
 use custody_core::time::Time;
-use custody_machine::{Context, audience, nonce};
+use custody_machine::{Context, nonce};
 use custody_platforms::ec2::LEGACY;
 use custody_platforms::token::Issuer;
-use custody_platforms::{Certified, Cms, Signer, attestation, azure, ec2, tpm};
+use custody_platforms::{Certified, Cms, Signer, attestation, azure, ec2};
 use custody_verify::Policy;
 use custody_world::Key;
 
 use super::policy::small;
 use crate::case::{About, Attested, Group, Set, What};
-use crate::keys::{Ecdsa, Random, Rsa};
+use crate::keys::{Ecdsa, Rsa};
 
 const UNVERIFIED: Code = Code::WorkerIdentityUnverified;
 const MISMATCH: Code = Code::WorkerIdentityMismatch;
@@ -195,9 +198,9 @@ pub(super) fn add(set: &mut Set) {
     ec2_documents(&mut group, &platforms);
     ec2_messages(&mut group, &platforms);
     attested_data(&mut group, &platforms);
-    tokens(&mut group, &platforms);
-    algorithms(&mut group, &platforms);
-    quotes(&mut group, &platforms);
+    tokens::tokens(&mut group, &platforms);
+    tokens::algorithms(&mut group, &platforms);
+    quotes::quotes(&mut group, &platforms);
     tables(&mut group, &platforms);
 }
 
@@ -448,304 +451,6 @@ fn attested_data(group: &mut Group<'_>, platforms: &Platforms) {
     refuse(group, "azure-other-root", "azure", UNVERIFIED, about, &case);
 }
 
-fn tokens(group: &mut Group<'_>, platforms: &Platforms) {
-    let audience = audience(&Platforms::binding());
-    let case =
-        |platform: &str, token: &str| platforms.case(attestation(platform, &[("token", &token)]));
-    let google = issuer("https://accounts.google.com");
-    let github = issuer("https://token.actions.githubusercontent.com");
-    let cluster = issuer("https://cluster.example.org");
-    let (gitlab, buildkite) = (issuer("https://gitlab.com"), issuer("https://agent.buildkite.com"));
-    let good = github.github(&audience, now());
-    for (name, token) in [
-        ("google", google.google(&audience, now())),
-        ("github", good.clone()),
-        ("gitlab", gitlab.gitlab(&audience, now())),
-        ("buildkite", buildkite.buildkite(&audience, now())),
-        ("kubernetes", cluster.kubernetes(&audience, now())),
-    ] {
-        let about = format!("a token of {name}");
-        group.accept(&format!("token-{name}"), About(&about, &[]), &case(name, &token));
-    }
-    let about = About("a token of another run", &["wrk-iid-replayed"]);
-    let other = custody_machine::audience(&Sha256::of(b"another run"));
-    let replayed = case("github", &github.github(&other, now()));
-    group.reject("token-replayed", "token-github", MISMATCH, about, &replayed);
-    let stranger = Issuer::of(&github.url, stranger());
-    let claims =
-        github.claims(&audience, "repo:example/hello", now(), r#""repository":"example/hello""#);
-    let strange =
-        stranger.token_with(&format!(r#"{{"alg":"RS256","kid":"{}"}}"#, github.key_id()), &claims);
-    let about = About("by somebody else, under the issuer's id", &["wrk-imds-spoofed"]);
-    group.reject("token-strange", "token-github", UNVERIFIED, about, &case("github", &strange));
-    let header = |more: &str| format!(r#"{{"alg":"RS256"{more}}}"#);
-    let changed = |from: &str, to: &str| github.token(&claims.replacen(from, to, 1));
-    let from = now().unix();
-    let list = format!("[\"{audience}\",\"builds\"]");
-    for (name, code, about, token) in [
-        ("token-issuer", UNVERIFIED, "another issuer", gitlab.gitlab(&audience, now())),
-        (
-            "token-kid",
-            UNVERIFIED,
-            "another id of the key",
-            github.token_with(&header(",\"kid\":\"x\""), &claims),
-        ),
-        (
-            "token-crit",
-            UNVERIFIED,
-            "something critical",
-            github.token_with(&header(",\"crit\":[\"b64\"]"), &claims),
-        ),
-        (
-            "token-none",
-            UNVERIFIED,
-            "no algorithm",
-            github.token_with("{\"alg\":\"none\"}", &claims),
-        ),
-        (
-            "token-hs256",
-            UNVERIFIED,
-            "an algorithm of shared keys",
-            github.token_with("{\"alg\":\"HS256\"}", &claims),
-        ),
-        (
-            "token-over",
-            UNVERIFIED,
-            "over",
-            github.github(&audience, "2026-02-28T23:54:59Z".parse().unwrap()),
-        ),
-        ("token-not-yet", UNVERIFIED, "not yet", github.github(&audience, now().plus(301))),
-        ("token-no-end", UNVERIFIED, "without end", changed("\"exp\"", "\"expires\"")),
-        (
-            "token-fraction",
-            UNVERIFIED,
-            "with a time in pieces",
-            changed(&format!("\"iat\":{from}"), &format!("\"iat\":{from}.0")),
-        ),
-        (
-            "token-two-audiences",
-            MISMATCH,
-            "for somebody else too",
-            changed(&format!("\"{audience}\""), &list),
-        ),
-        ("token-no-subject", UNVERIFIED, "without subject", changed("\"sub\"", "\"subject\"")),
-        (
-            "token-fact-list",
-            UNVERIFIED,
-            "a fact that is a list",
-            changed("\"example/hello\"", "[\"example/hello\"]"),
-        ),
-        (
-            "token-claim-twice",
-            UNVERIFIED,
-            "a claim twice",
-            changed("\"sub\"", "\"sub\":\"x\",\"sub\""),
-        ),
-        ("token-padded", UNVERIFIED, "with padding", format!("{good}=")),
-        ("token-four-parts", UNVERIFIED, "with a fourth part", format!("{good}.e30")),
-    ] {
-        refuse(group, name, "token-github", code, about, &case("github", &token));
-    }
-    let untimed = changed("\"iat\"", "\"issued\"");
-    let about = "without beginning";
-    refuse(
-        group,
-        "token-no-beginning",
-        "token-github",
-        UNVERIFIED,
-        about,
-        &case("github", &untimed),
-    );
-    let flat = google.claims(&audience, "1", now(), "\"google\":\"x\"");
-    let about = About("what should be around claims is no object: they are not there", &[]);
-    group.accept("token-flat", about, &case("google", &google.token(&flat)));
-    let bare = google.claims(&audience, "1", now(), "\"google\":null");
-    let about = About("claims that are not there give no facts", &[]);
-    group.accept("token-bare", about, &case("google", &google.token(&bare)));
-    let about = About("no id of the key: all are tried", &[]);
-    group.accept("token-no-kid", about, &case("github", &github.token_with(&header(""), &claims)));
-    let about = About("as late as the skew allows", &[]);
-    let last = github.github(&audience, "2026-02-28T23:55:01Z".parse().unwrap());
-    group.accept("token-just-before", about, &case("github", &format!(" {last}\n")));
-    let about = "of one kind, to another";
-    refuse(group, "token-other-kind", "token-google", UNVERIFIED, about, &case("google", &good));
-}
-
-/// A token of the runner that has keys of all kinds.
-fn runner(header: &str, audience: &str, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
-    let claims = issuer("https://runner.example.org").claims(
-        audience,
-        "runner-7",
-        now(),
-        r#""pool":"trusted builds","attempt":2,"trusted":true,"other":{"a":1}"#,
-    );
-    let text = format!("{}.{}", base64url(header.as_bytes()), base64url(claims.as_bytes()));
-    let signature = sign(text.as_bytes());
-    format!("{text}.{}", base64url(&signature))
-}
-
-/// The two numbers of a signature in DER, each in so many bytes.
-fn plain(der: &[u8], size: usize) -> Vec<u8> {
-    let (r, rest) = der[4..].split_at(der[3].into());
-    let number = |bytes: &[u8]| {
-        let bytes = &bytes[bytes.iter().take_while(|byte| **byte == 0).count()..];
-        [&vec![0; size - bytes.len()][..], bytes].concat()
-    };
-    [number(r), number(&rest[2..])].concat()
-}
-
-fn algorithms(group: &mut Group<'_>, platforms: &Platforms) {
-    let case = |token: &str| platforms.case(attestation("runner", &[("token", &token)]));
-    let (p256, p384) = (Ecdsa::p256("issuer"), Ecdsa::p384("issuer"));
-    let es256 = |random: &mut Random, message: &[u8]| plain(&p256.sign(random, message), 32);
-    let token =
-        runner(r#"{"alg":"EdDSA","kid":"ed"}"#, "builds", |text| Key::of("issuer").raw(text));
-    group.accept(
-        "token-ed25519",
-        About("an issuer with Ed25519, and an audience of its own", &[]),
-        &case(&token),
-    );
-    let random = &mut group.set.random;
-    let good = runner(r#"{"alg":"ES256","kid":"es256"}"#, "builds", |text| es256(random, text));
-    let wide = runner(r#"{"alg":"ES384"}"#, "builds", |text| plain(&p384.sign(random, text), 48));
-    let der = runner(r#"{"alg":"ES256"}"#, "builds", |text| p256.sign(random, text));
-    let other = runner(r#"{"alg":"ES384","kid":"es256"}"#, "builds", |text| es256(random, text));
-    let audience = runner(r#"{"alg":"ES256"}"#, "others", |text| es256(random, text));
-    group.accept("token-es256", About("an issuer with P-256", &[]), &case(&good));
-    group.accept("token-es384", About("an issuer with P-384", &[]), &case(&wide));
-    for (name, code, about, token) in [
-        ("token-der", UNVERIFIED, "a signature in DER", der),
-        ("token-other-curve", UNVERIFIED, "the algorithm of another curve", other),
-        ("token-audience", MISMATCH, "another audience than the policy's", audience),
-    ] {
-        refuse(group, name, "token-es256", code, about, &case(&token));
-    }
-}
-
-fn quotes(group: &mut Group<'_>, platforms: &Platforms) {
-    let binding = Platforms::binding();
-    let quote = tpm::attest(binding.as_bytes(), &REGISTERS);
-    let pcrs = tpm::pcrs(&REGISTERS);
-    let case = |quote: &[u8], signature: &[u8], pcrs: &str| {
-        let parts =
-            [("quote", &quote as &dyn AsRef<[u8]>), ("signature", &signature), ("pcrs", &pcrs)];
-        platforms.case(attestation("tpm", &parts))
-    };
-    let sized =
-        |bytes: &[u8]| [&u16::try_from(bytes.len()).unwrap().to_be_bytes()[..], bytes].concat();
-    // RSASSA by a key of the policy: that of the issuers
-    let signed = |quote: &[u8]| tpm::signature(&platforms.amazon.sign(quote));
-    group.accept(
-        "tpm-rsa",
-        About("a quote with RSASSA", &[]),
-        &case(&quote, &signed(&quote), &pcrs),
-    );
-    let random = &mut group.set.random;
-    let ecdsa = plain(&platforms.tpm.sign(random, &quote), 32);
-    let ecdsa = [&[0, 0x18, 0, 0x0b][..], &sized(&ecdsa[..32]), &sized(&ecdsa[32..])].concat();
-    let pss = [&[0, 0x16, 0, 0x0b][..], &sized(&Rsa::new().pss(random, &quote))].concat();
-    group.accept("tpm-ecdsa", About("a quote with ECDSA", &[]), &case(&quote, &ecdsa, &pcrs));
-    group.accept("tpm-pss", About("a quote with RSAPSS", &[]), &case(&quote, &pss, &pcrs));
-
-    let other = tpm::attest(Sha256::of(b"another run").as_bytes(), &REGISTERS);
-    let about = About("a quote of another run", &["wrk-iid-replayed"]);
-    let replayed = case(&other, &signed(&other), &pcrs);
-    group.reject("tpm-replayed", "tpm-rsa", MISMATCH, about, &replayed);
-    let strange = tpm::signature(&platforms.stranger.sign(&quote));
-    let about = About("by a key that nobody pins", &["wrk-imds-spoofed"]);
-    group.reject("tpm-strange", "tpm-rsa", UNVERIFIED, about, &case(&quote, &strange, &pcrs));
-    for (name, about, registers) in [
-        ("tpm-value", "another value of a register", pcrs.replace("02", "09")),
-        ("tpm-register", "the value of another register", pcrs.replace("\"7\"", "\"8\"")),
-        ("tpm-fewer", "fewer registers", tpm::pcrs(&REGISTERS[..2])),
-        (
-            "tpm-order",
-            "registers that do not count up",
-            tpm::pcrs(&[REGISTERS[1], REGISTERS[0], REGISTERS[2]]),
-        ),
-        ("tpm-spelling", "a register spelled otherwise", pcrs.replace("\"7\"", "\"07\"")),
-        ("tpm-bank", "another bank", pcrs.replace("sha256", "sha1")),
-    ] {
-        let case = case(&quote, &signed(&quote), &registers);
-        refuse(group, name, "tpm-rsa", UNVERIFIED, about, &case);
-    }
-    let changed = |at: usize, byte: u8| {
-        let mut changed = quote.clone();
-        changed[at] = byte;
-        changed
-    };
-    let selection = quote.len() - 34 - 10;
-    for (name, about, quote) in [
-        ("tpm-magic", "what no TPM made", changed(0, 0xfe)),
-        ("tpm-certify", "no quote", changed(5, 0x17)),
-        ("tpm-two-banks", "two banks", changed(selection + 3, 2)),
-        ("tpm-hash", "a bank of another hash", changed(selection + 5, 4)),
-        ("tpm-longer", "something after it", [&quote[..], &[0]].concat()),
-    ] {
-        let case = case(&quote, &signed(&quote), &pcrs);
-        refuse(group, name, "tpm-rsa", UNVERIFIED, about, &case);
-    }
-    let none = tpm::attest(binding.as_bytes(), &[]);
-    let none = case(&none, &signed(&none), &tpm::pcrs(&[]));
-    let about = About("a quote of no register proves the key", &[]);
-    group.accept("tpm-no-registers", about, &none);
-    certified_quotes(group, platforms, &quote, &pcrs);
-}
-
-/// The key of the quote has a certificate of an authority that the policy pins.
-fn certified_quotes(group: &mut Group<'_>, platforms: &Platforms, quote: &[u8], pcrs: &str) {
-    let signer = &platforms.stranger;
-    let signature = tpm::signature(&signer.sign(quote));
-    let honest = Certified {
-        purposes: vec![vec![0x67, 0x81, 0x05, 0x08, 0x03]],
-        ..Certified::new("a TPM", false)
-    };
-    let case = |certificate: &[u8]| {
-        let parts = [
-            ("quote", &quote as &dyn AsRef<[u8]>),
-            ("signature", &signature),
-            ("pcrs", &pcrs),
-            ("certificate", &certificate),
-        ];
-        platforms.case(attestation("tpm", &parts))
-    };
-    let certify = |certified: &Certified| platforms.root.certify(certified, &signer.public_key());
-    let good = certify(&honest);
-    group.accept("tpm-certificate", About("a key with a certificate", &[]), &case(&good));
-    let about = "the certificate in base64";
-    let text = case(base64(&good).as_bytes());
-    refuse(group, "tpm-certificate-base64", "tpm-certificate", UNVERIFIED, about, &text);
-    let below = platforms.between.certify(&honest, &signer.public_key());
-    for (name, about, certificate) in [
-        (
-            "tpm-certificate-own",
-            "a certificate by itself",
-            signer.certify(&honest, &signer.public_key()),
-        ),
-        ("tpm-certificate-below", "an authority between", below),
-        (
-            "tpm-certificate-authority",
-            "an authority",
-            certify(&Certified { authority: true, ..honest.clone() }),
-        ),
-        (
-            "tpm-certificate-purpose",
-            "another purpose",
-            certify(&Certified {
-                purposes: vec![vec![0x2b, 6, 1, 5, 5, 7, 3, 1]],
-                ..honest.clone()
-            }),
-        ),
-        (
-            "tpm-certificate-not-yet",
-            "a certificate of tomorrow",
-            certify(&Certified { not_before: "2026-03-02T00:00:00Z".parse().unwrap(), ..honest }),
-        ),
-    ] {
-        refuse(group, name, "tpm-certificate", UNVERIFIED, about, &case(&certificate));
-    }
-}
-
 /// Tables of platforms that nobody could mean.
 fn tables(group: &mut Group<'_>, platforms: &Platforms) {
     let whole = &platforms.policy;
@@ -838,4 +543,14 @@ fn tables(group: &mut Group<'_>, platforms: &Platforms) {
         assert!(whole.contains(from), "{from}");
         refuse(group, name, "policy", code, about, &What::Policy(whole.replacen(from, to, 1)));
     }
+}
+
+/// The two numbers of a signature in DER, each in so many bytes.
+fn plain(der: &[u8], size: usize) -> Vec<u8> {
+    let (r, rest) = der[4..].split_at(der[3].into());
+    let number = |bytes: &[u8]| {
+        let bytes = &bytes[bytes.iter().take_while(|byte| **byte == 0).count()..];
+        [&vec![0; size - bytes.len()][..], bytes].concat()
+    };
+    [number(r), number(&rest[2..])].concat()
 }
