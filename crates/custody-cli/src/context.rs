@@ -12,7 +12,7 @@ use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 use custody_run::gate;
 use custody_sign::{Access, KeySource, Signer};
-use custody_store::{Store, not_kept};
+use custody_store::{Store, bundle, not_kept};
 use custody_verify::{Expectation, PolicyChain};
 
 use crate::error::Error;
@@ -44,6 +44,13 @@ pub(crate) fn nonce() -> Result<String, Error> {
 
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Error> {
     fs::read(path).map_err(Error::io(path))
+}
+
+/// Reads a bundle or says in which file it is at fault.
+pub(crate) fn read_bundle(path: &Path) -> Result<Vec<Envelope>, Error> {
+    let file = fs::File::open(path).map_err(Error::io(path))?;
+    let envelopes = bundle::read_from(file).map_err(Error::io(path))?;
+    envelopes.map_err(|refusal| refusal.within(&path.display().to_string()).into())
 }
 
 /// Reads an envelope or says in which file it is at fault.

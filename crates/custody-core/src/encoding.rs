@@ -74,11 +74,28 @@ pub fn base64url(bytes: &[u8]) -> String {
 /// Reads base64 with padding in the standard or the URL-safe alphabet, as DSSE demands; one text
 /// has one meaning, so blanks, missing padding and loose bits are refused.
 pub fn base64_decode(text: &str) -> Result<Vec<u8>, Refusal> {
+    base64_decode_after(Vec::new(), text)
+}
+
+/// How many bytes the text stands for, if it can be read at all.
+pub(crate) fn base64_length(text: &str) -> usize {
+    let padding = text.bytes().rev().take_while(|byte| *byte == b'=').count();
+    (text.len() / 4).saturating_mul(3).saturating_sub(padding)
+}
+
+/// The same, with what is read at the end of `bytes`.
+pub(crate) fn base64_decode_after(mut bytes: Vec<u8>, text: &str) -> Result<Vec<u8>, Refusal> {
+    let start = bytes.len();
+    // the engine asks for room for the padding too
+    bytes.reserve_exact(base64_length(text).saturating_add(3));
     let url_safe = || text.bytes().any(|byte| matches!(byte, b'-' | b'_'));
     // nearly all of it is in the standard alphabet: nobody looks for the other one first
-    let decoded = STANDARD.decode(text);
-    let decoded = if decoded.is_err() && url_safe() { URL_SAFE.decode(text) } else { decoded };
-    decoded.map_err(|error| {
+    let mut decoded = STANDARD.decode_vec(text, &mut bytes);
+    if decoded.is_err() && url_safe() {
+        bytes.truncate(start);
+        decoded = URL_SAFE.decode_vec(text, &mut bytes);
+    }
+    decoded.map(|()| bytes).map_err(|error| {
         Refusal::new(
             Code::ParseBase64Invalid,
             "",

@@ -34,7 +34,7 @@ use core::str::FromStr;
 
 use crate::crypto::signature_fits;
 use crate::digest::Sha256;
-use crate::encoding::{base64, base64_decode};
+use crate::encoding::{base64, base64_decode, base64_decode_after, base64_length};
 use crate::json::{self, Value};
 use crate::key::{KeyId, PublicKey};
 use crate::limits::{ENVELOPE_BYTES, KEYID_BYTES, SIGNATURES};
@@ -208,14 +208,17 @@ fn parse_signature(value: Value<'_>, at: &str) -> Result<Signature, Refusal> {
 
 impl Envelope {
     /// An envelope without signatures around a payload of our own.
-    pub fn unsigned<P: Payload>(payload: Vec<u8>) -> Self {
-        Self::assemble(P::TYPE.to_owned(), payload, Vec::new())
+    pub fn unsigned<P: Payload>(payload: impl AsRef<[u8]>) -> Self {
+        let payload = payload.as_ref();
+        Self::assemble(P::TYPE.to_owned(), pae(P::TYPE, payload), payload.len(), Vec::new())
     }
 
-    fn assemble(payload_type: String, payload: Vec<u8>, signatures: Vec<Signature>) -> Self {
-        let payload_bytes = payload.len();
-        let mut signed = payload;
-        signed.splice(..0, prefix(&payload_type, payload_bytes).into_bytes());
+    fn assemble(
+        payload_type: String,
+        signed: Vec<u8>,
+        payload_bytes: usize,
+        signatures: Vec<Signature>,
+    ) -> Self {
         let id = StatementId(Sha256::of(&signed));
         Self { payload_type, signed, payload_bytes, signatures, id }
     }
@@ -226,11 +229,18 @@ impl Envelope {
             .map_err(|refusal| refusal.within("envelope"))?;
         let mut object = value.into_object("envelope")?;
         let payload_type = object.text("payloadType")?;
-        let payload = match missing(object.optional("payload"), "envelope.payload")? {
+        let (signed, payload_bytes) = match missing(object.optional("payload"), "envelope.payload")?
+        {
             Value::String(text) => {
-                base64_decode(&text).map_err(|refusal| refusal.within("envelope.payload"))?
+                let length = base64_length(&text);
+                let start = prefix(&payload_type, length).into_bytes();
+                let signed = base64_decode_after(start, &text);
+                (signed.map_err(|refusal| refusal.within("envelope.payload"))?, length)
             }
-            other => other.into_text("envelope.payload")?.into_bytes(),
+            other => {
+                let text = other.into_text("envelope.payload")?;
+                (pae(&payload_type, text.as_bytes()), text.len())
+            }
         };
         let list = match object.optional("signatures") {
             None => Vec::new(),
@@ -260,7 +270,7 @@ impl Envelope {
             .enumerate()
             .map(|(i, value)| parse_signature(value, &place(i)))
             .collect();
-        Ok(Self::assemble(payload_type, payload, signatures?))
+        Ok(Self::assemble(payload_type, signed, payload_bytes, signatures?))
     }
 
     /// The JSON form, on one line.

@@ -183,6 +183,6 @@ impl Statement {
 
     /// An envelope around this statement, to be signed.
     pub fn to_envelope(&self) -> Envelope {
-        Envelope::unsigned::<Self>(self.to_json().into_bytes())
+        Envelope::unsigned::<Self>(self.to_json())
     }
 }

@@ -2,47 +2,110 @@
 //! among them, one envelope on each line.
 
 use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::path::Path;
 
 use custody_core::envelope::{Envelope, Payload, PolicyText, Signature, StatementId};
 use custody_core::json::Value;
 use custody_core::{Code, Refusal, encoding};
 use rayon::prelude::*;
 
+use crate::fault::failed;
+
 /// Largest bundle, in bytes.
 pub const BUNDLE_BYTES: usize = 4 << 30;
 /// Most envelopes in a bundle.
 pub const BUNDLE_LINES: usize = 1_000_000;
 
+/// How much is read at once, so that the text of a large bundle is never in memory as a whole.
+const BLOCK: usize = 4 << 20;
+
 /// Reads a bundle: each line one envelope, nothing else, the last line break optional. A refusal
 /// names the first line at fault.
 pub fn read(bytes: &[u8]) -> Result<Vec<Envelope>, Refusal> {
-    let exceeded = |code, limit: usize, what, found: usize| {
-        Refusal::new(code, "bundle", format!("at most {limit} {what}"), found.to_string())
-    };
-    if bytes.len() > BUNDLE_BYTES {
-        return Err(exceeded(Code::ParseSizeExceeded, BUNDLE_BYTES, "bytes", bytes.len()));
+    read_from(bytes).unwrap_or_else(|error| Err(failed(Path::new("bundle"), error)))
+}
+
+/// Reads a bundle from a file. The envelopes of one block of it are read on all cores while the next
+/// block comes.
+pub fn read_from(file: impl Read + Send) -> io::Result<Result<Vec<Envelope>, Refusal>> {
+    let mut blocks = Blocks { file, cut: Vec::new(), bytes: 0 };
+    let mut block = blocks.next()?;
+    let mut lines: usize = 0;
+    let mut all = Ok(Vec::new());
+    while let Some(whole) = block {
+        if blocks.bytes > BUNDLE_BYTES {
+            return Ok(Err(exceeded(Code::ParseSizeExceeded, BUNDLE_BYTES, "bytes")));
+        }
+        let first = lines;
+        lines = lines.saturating_add(memchr::memchr_iter(b'\n', &whole).count());
+        if lines > BUNDLE_LINES {
+            return Ok(Err(exceeded(Code::ParseCountExceeded, BUNDLE_LINES, "lines")));
+        }
+        let (envelopes, next) = rayon::join(|| parse(&whole, first), || blocks.next());
+        all = all.and_then(|mut all: Vec<Envelope>| {
+            all.extend(envelopes?);
+            Ok(all)
+        });
+        block = next?;
     }
-    if bytes.is_empty() {
-        return Ok(Vec::new());
-    }
-    let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-    let mut lines = Vec::new();
+    Ok(all)
+}
+
+fn exceeded(code: Code, limit: usize, what: &str) -> Refusal {
+    Refusal::new(code, "bundle", format!("at most {limit} {what}"), "more")
+}
+
+/// Whole lines, the first of which has `before` others before it.
+fn parse(lines: &[u8], before: usize) -> Result<Vec<Envelope>, Refusal> {
     let mut start = 0;
-    for end in memchr::memchr_iter(b'\n', bytes) {
-        lines.push(&bytes[start..end]);
-        start = end.saturating_add(1);
-    }
-    lines.push(&bytes[start..]);
-    if lines.len() > BUNDLE_LINES {
-        return Err(exceeded(Code::ParseCountExceeded, BUNDLE_LINES, "lines", lines.len()));
-    }
-    let place = |refusal: Refusal, i: usize| {
-        refusal.within(&format!("bundle line {}", i.saturating_add(1)))
+    let lines: Vec<&[u8]> = memchr::memchr_iter(b'\n', lines)
+        .map(|end| {
+            let line = &lines[start..end];
+            start = end.saturating_add(1);
+            line
+        })
+        .collect();
+    let parse = |(i, line): (usize, &&[u8])| {
+        let number = before.saturating_add(i).saturating_add(1);
+        Envelope::parse(line).map_err(|refusal| refusal.within(&format!("bundle line {number}")))
     };
-    let parse =
-        |(i, line): (usize, &&[u8])| Envelope::parse(line).map_err(|refusal| place(refusal, i));
     let envelopes: Vec<_> = lines.par_iter().enumerate().map(parse).collect();
     envelopes.into_iter().collect()
+}
+
+/// A file in blocks of whole lines, each of which ends with a line break.
+struct Blocks<R> {
+    file: R,
+    /// The beginning of a line that goes on in the next block.
+    cut: Vec<u8>,
+    bytes: usize,
+}
+
+impl<R: Read> Blocks<R> {
+    fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let mut block = std::mem::take(&mut self.cut);
+        loop {
+            block.reserve(BLOCK);
+            let limit = u64::try_from(BLOCK).unwrap_or(u64::MAX);
+            let count = self.file.by_ref().take(limit).read_to_end(&mut block)?;
+            self.bytes = self.bytes.saturating_add(count);
+            let end = memchr::memrchr(b'\n', &block).map(|last| last.saturating_add(1));
+            match end {
+                _ if count == 0 && block.is_empty() => return Ok(None),
+                _ if count == 0 => {
+                    block.push(b'\n');
+                    return Ok(Some(block));
+                }
+                Some(end) => {
+                    self.cut = block.split_off(end);
+                    return Ok(Some(block));
+                }
+                None if self.bytes > BUNDLE_BYTES => return Ok(Some(block)),
+                None => {}
+            }
+        }
+    }
 }
 
 /// Writes a bundle. The same statements and signatures give the same bytes, in whatever order they

@@ -12,7 +12,7 @@ use custody_store::bundle;
 use custody_verify::{Judge, Question, Spread as _, Subject};
 
 use super::verify::{Basis, EvidenceArgs, last_manifests, speaks_for};
-use crate::context::{StoreArgs, read, write_new};
+use crate::context::{StoreArgs, read_bundle, write_new};
 use crate::error::{Error, REJECTED};
 use crate::ui::{GOOD, Ui};
 
@@ -74,8 +74,7 @@ fn export(args: &ExportArgs, ui: &Ui) -> Result<(), Error> {
 }
 
 fn import(args: &ImportArgs, ui: &Ui) -> Result<(), Error> {
-    let envelopes = bundle::read(&read(&args.file)?)
-        .map_err(|refusal| refusal.within(&args.file.display().to_string()))?;
+    let envelopes = read_bundle(&args.file)?;
     let added = args.store.open()?.add(&envelopes)?;
     counted(
         ui,

@@ -111,7 +111,7 @@ fn hint_json(hint: &Hint) -> Value<'static> {
 
 fn sign(args: &SignArgs, ui: &Ui) -> Result<(), Error> {
     let (text, _, _) = parse(&args.file)?;
-    let mut envelope = Envelope::unsigned::<PolicyText>(text.into_bytes());
+    let mut envelope = Envelope::unsigned::<PolicyText>(text);
     if args.out.exists() {
         let before = read_envelope(&args.out)?;
         if before.id() != envelope.id() {

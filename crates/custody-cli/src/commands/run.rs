@@ -19,12 +19,12 @@ use custody_run::measure::platform::Platform;
 use custody_run::run::Worker;
 use custody_run::users::Users;
 use custody_sign::{KeySource, Signer};
-use custody_store::{Relation, Store, bundle};
+use custody_store::{Relation, Store};
 use custody_verify::policy::Product;
 use custody_verify::{Certificate, Docket, Evidence, Policy, PolicyChain};
 
 use super::platforms::PlatformArgs;
-use crate::context::{PassphraseArgs, StoreArgs, now, open_key, read, statement, trusted};
+use crate::context::{PassphraseArgs, StoreArgs, now, open_key, read_bundle, statement, trusted};
 use crate::error::Error;
 use crate::ui::{GOOD, Ui};
 
@@ -184,7 +184,7 @@ fn certificate(
     store: &Store,
     policies: &PolicyChain,
 ) -> Result<(StatementId, Certificate), Error> {
-    let envelopes = bundle::read(&read(path)?)?;
+    let envelopes = read_bundle(path)?;
     let [envelope] = envelopes.as_slice() else {
         let (expected, found) = ("one certificate", envelopes.len().to_string());
         return Err(Refusal::new(Code::ParseCountExceeded, "", expected, found).into());

@@ -12,14 +12,16 @@ use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 use custody_run::gate::{self, AllCores};
 use custody_run::hash::hash_file;
-use custody_store::{Store, bundle};
+use custody_store::Store;
 use custody_verify::{
     Docket, Evidence, Expectation, Floor, Judge, PolicyChain, Question, Report, Subject,
 };
 use rayon::prelude::*;
 
 use crate::chart;
-use crate::context::{ExpectArgs, PassphraseArgs, StoreArgs, now, open_key, read, write_new};
+use crate::context::{
+    ExpectArgs, PassphraseArgs, StoreArgs, now, open_key, read, read_bundle, write_new,
+};
 use crate::error::{Error, REJECTED};
 use crate::seen::Seen;
 use crate::ui::Ui;
@@ -324,10 +326,7 @@ impl Basis {
         })?;
         let mut envelopes: Vec<Envelope> = Vec::new();
         for path in bundles {
-            envelopes.extend(
-                bundle::read(&read(path)?)
-                    .map_err(|refusal| refusal.within(&path.display().to_string()))?,
-            );
+            envelopes.extend(read_bundle(path)?);
         }
         let seen = Seen::of(pin)?;
         // judging for another time than now is looking back, which what was seen since must not prevent

@@ -1,5 +1,7 @@
+use std::io::{self, Read};
+
 use custody_core::Code;
-use custody_core::envelope::{Envelope, Signature};
+use custody_core::envelope::{Envelope, PolicyText, Signature};
 use custody_store::{Filter, Store, bundle};
 use proptest::prelude::*;
 
@@ -68,6 +70,46 @@ fn a_line_at_fault_is_named() {
     }
     let many = "\n".repeat(bundle::BUNDLE_LINES + 1);
     assert_eq!(bundle::read(many.as_bytes()).unwrap_err().code, Code::ParseCountExceeded);
+}
+
+/// Gives its bytes in small pieces, and then ends or breaks off.
+struct Piecemeal<'b>(&'b [u8], Option<io::ErrorKind>);
+
+impl Read for Piecemeal<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let piece = self.0.len().min(buffer.len()).min(100_000);
+        if let (0, Some(fault)) = (piece, self.1) {
+            return Err(fault.into());
+        }
+        let (now, later) = self.0.split_at(piece);
+        buffer[..piece].copy_from_slice(now);
+        self.0 = later;
+        Ok(piece)
+    }
+}
+
+#[test]
+fn a_bundle_of_many_megabytes_is_read_whole() {
+    let small = policy(1).to_json();
+    // longer than what is read at once
+    let long = Envelope::unsigned::<PolicyText>("x".repeat(5 << 20));
+    let long = signature(1, &long);
+    let mut large = Envelope::unsigned::<PolicyText>("x".repeat(5 << 20));
+    large.add_signature(long);
+    let lines = |number: usize| format!("{small}\n").repeat(number);
+    let text = format!("{}{}\n{}", lines(9_000), large.to_json(), lines(12_000));
+    assert!(text.len() > 12 << 20, "{}", text.len());
+    let from = |text: &str| bundle::read_from(Piecemeal(text.as_bytes(), None)).unwrap();
+    let read = from(&text).unwrap();
+    assert_eq!(
+        (read.len(), read[9_000].id(), read[21_000].id()),
+        (21_001, large.id(), policy(1).id())
+    );
+    assert_eq!(bundle::read(text.as_bytes()).unwrap(), read);
+    let refusal = from(&format!("{text}{{}}\n{text}[]")).unwrap_err();
+    assert!(refusal.at.starts_with("bundle line 21002:"), "{refusal}");
+    let broken = Piecemeal(text.as_bytes(), Some(io::ErrorKind::ConnectionReset));
+    assert_eq!(bundle::read_from(broken).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
 }
 
 fn envelopes() -> impl Strategy<Value = Vec<Envelope>> {

@@ -269,7 +269,7 @@ fn payloads(group: &mut Group<'_>) {
         PolicyText::TYPE,
         letters.chars().count()
     );
-    let mut in_characters = Envelope::unsigned::<PolicyText>(letters.into());
+    let mut in_characters = Envelope::unsigned::<PolicyText>(letters);
     let (keyid, sig) =
         (Key::of("desk").public.id().to_string(), Key::of("desk").raw(counted.as_bytes()));
     in_characters.add_signature(Signature { keyid: Some(keyid), sig });
@@ -334,7 +334,7 @@ fn spelling(group: &mut Group<'_>) {
 fn base64_forms(group: &mut Group<'_>) {
     // in base64 this has both letters that differ between the alphabets, and padding
     let text = "version = 1 # ???>>>~~~\n";
-    let envelope = signed(Envelope::unsigned::<PolicyText>(text.into()), &["desk"]);
+    let envelope = signed(Envelope::unsigned::<PolicyText>(text), &["desk"]);
     let json = envelope.to_json();
     let payload = base64(text.as_bytes());
     assert!(payload.contains('/') && payload.contains('+') || payload.contains("Pz8/"));

@@ -333,7 +333,7 @@ fn older_policy(scene: &Scene<'_>) -> Result<(), Error> {
     let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
     let text =
         text.replace("\nversion = 1\n", &format!("\nversion = 2\nprevious = \"{}\"\n", scene.pin));
-    let mut next = Envelope::unsigned::<PolicyText>(text.into_bytes());
+    let mut next = Envelope::unsigned::<PolicyText>(text);
     for person in ["alice", "carol"] {
         sign_envelope_as_person(&mut next, &*scene.key(person)?)?;
     }

@@ -10,10 +10,10 @@ use clap::Args;
 use custody_core::envelope::Envelope;
 use custody_core::json::Value;
 use custody_core::{Code, Refusal};
-use custody_store::{Filter, Store, bundle};
+use custody_store::{Filter, Store};
 
 use self::seen::Seen;
-use crate::context::{StoreArgs, read, write_new};
+use crate::context::{StoreArgs, read_bundle, write_new};
 use crate::error::Error;
 use crate::ui::Ui;
 
@@ -70,8 +70,7 @@ fn evidence(args: &DraftArgs) -> Result<Vec<Envelope>, Error> {
     }
     let mut envelopes = Vec::new();
     for path in &args.bundles {
-        let read = bundle::read(&read(path)?);
-        envelopes.extend(read.map_err(|refusal| refusal.within(&path.display().to_string()))?);
+        envelopes.extend(read_bundle(path)?);
     }
     Ok(envelopes)
 }

@@ -225,7 +225,7 @@ fn signed_elsewhere(pae: &[u8], blob: &[u8]) -> Result<Envelope, Error> {
     let rest = pae.strip_prefix(start.as_bytes());
     let blank = rest.and_then(|rest| rest.iter().position(|byte| *byte == b' '));
     let payload = rest.zip(blank).and_then(|(rest, blank)| rest.get(blank.saturating_add(1)..));
-    let mut envelope = Envelope::unsigned::<Statement>(payload.unwrap_or_default().to_vec());
+    let mut envelope = Envelope::unsigned::<Statement>(payload.unwrap_or_default());
     if envelope.pae() != pae {
         return Err(Refusal::new(
             Code::EnvPayloadType,
