@@ -176,10 +176,24 @@ fn convert(rest: &mut &[u8], deepest: usize) -> Option<Vec<u8>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use alloc::string::String;
+    use alloc::vec;
     use custody_core::encoding::{hex, hex_decode};
+
+    /// DER in which the content of one element, by the name that a test gives it, is changed.
+    pub(crate) struct Changed<'a>(pub(crate) &'a str, pub(crate) &'a dyn Fn(&mut Vec<u8>));
+
+    impl Changed<'_> {
+        pub(crate) fn element(&self, name: &str, tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+            let mut content = parts.concat();
+            if name == self.0 {
+                (self.1)(&mut content);
+            }
+            element(tag, &content)
+        }
+    }
 
     fn converted(ber: &str) -> Option<String> {
         to_der(&hex_decode(ber).unwrap()).map(|der| hex(&der))
@@ -196,10 +210,17 @@ mod tests {
         ] {
             assert_eq!(converted(ber).as_deref(), Some(der), "{ber}");
         }
-        // cut, without an end, more after the end, a primitive of no length, a piece that is none
-        for bad in ["3003020101ff", "30800201", "3080020101", "0480", "24800201010000", "1f0101"] {
+        // cut, without an end, more after the end, a piece that is none
+        for bad in ["3003020101ff", "30800201", "3080020101", "24800201010000", "1f0101"] {
             assert_eq!(converted(bad), None, "{bad}");
         }
+        // what has no elements in it has a length
+        for bad in ["0480", "04800000", "04800401610000", "02800000"] {
+            assert_eq!(converted(bad), None, "{bad}");
+        }
+        let nested = |levels| (0..levels).fold(Vec::new(), |inside, _| element(SEQUENCE, &inside));
+        assert_eq!(to_der(&nested(24)), Some(nested(24)));
+        assert_eq!(to_der(&nested(25)), None);
         let deep = "3080".repeat(60_000);
         assert_eq!(converted(&deep), None);
     }
@@ -210,6 +231,41 @@ mod tests {
         assert_eq!(first("020101"), Some(INTEGER));
         for bad in ["", "02", "0201", "02810101", "0282000101", "3080", "0284ffffffff"] {
             assert_eq!(first(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_length_is_said_in_as_few_bytes_as_it_needs() {
+        for (length, header, longer) in [
+            (0, "0400", "048100"),
+            (0x7f, "047f", "04817f"),
+            (0x80, "048180", "04820080"),
+            (0xff, "0481ff", "048200ff"),
+            (0x100, "04820100", "0483000100"),
+            (0xffff, "0482ffff", "048300ffff"),
+            (0x1_0000, "0483010000", "048400010000"),
+        ] {
+            let content = vec![7; length];
+            let with = |header: &str| [hex_decode(header).unwrap(), content.clone()].concat();
+            let der = with(header);
+            assert_eq!(element(OCTET_STRING, &content), der, "{header}");
+            let read = Elements(&der).next().unwrap();
+            assert_eq!((read.content, read.whole), (&*content, &*der), "{header}");
+            assert!(Elements(&with(longer)).next().is_none(), "{longer}");
+            assert_eq!(to_der(&with(longer)), Some(der), "{longer}");
+        }
+    }
+
+    #[test]
+    fn nothing_follows_the_one_element_and_no_list_is_longer_than_it_may_be() {
+        let nulls = |count| [5, 0].repeat(count);
+        let inside = |bytes: &[u8]| only(bytes, SEQUENCE).map(|inside| inside.0.len());
+        assert_eq!(inside(&element(SEQUENCE, &nulls(2))), Some(4));
+        assert_eq!(inside(&[element(SEQUENCE, &nulls(2)), nulls(1)].concat()), None);
+        assert_eq!(inside(&element(SET, &nulls(2))), None);
+        for (count, most, good) in [(0, 0, true), (1, 0, false), (3, 3, true), (4, 3, false)] {
+            let all = Elements(&nulls(count)).all(most).map(|all| all.len());
+            assert_eq!(all, good.then_some(count), "{count} of {most}");
         }
     }
 }

@@ -336,3 +336,254 @@ fn time(element: Element<'_>) -> Option<Time> {
     let (hour, minute, second) = (part(4, 6)?, part(6, 8)?, part(8, 10)?);
     format!("{year}-{month}-{day}T{hour}:{minute}:{second}Z").parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::asn1::element;
+    use crate::asn1::tests::Changed;
+    use alloc::string::ToString;
+
+    /// The certificate of an authority, with one change. Nobody signed it.
+    fn changed(place: &str, change: &dyn Fn(&mut Vec<u8>)) -> Option<Certificate> {
+        let changed = Changed(place, change);
+        let part = |name: &str, tag: u8, parts: &[&[u8]]| changed.element(name, tag, parts);
+        let oid = |content: &[u8]| element(OBJECT_IDENTIFIER, content);
+        let extension = |name: &str, last: u8, value: &[u8]| {
+            let critical = part(&format!("{name}: critical"), BOOLEAN, &[&[0xff]]);
+            let value = part(&format!("{name}: value"), OCTET_STRING, &[value]);
+            let name_of = part(&format!("{name}: name"), OBJECT_IDENTIFIER, &[&[0x55, 0x1d, last]]);
+            part(name, SEQUENCE, &[&name_of, &critical, &value])
+        };
+        let name = |kind: &[u8], value: &[u8]| {
+            let pair = [oid(kind), element(0x0c, value)].concat();
+            element(SET, &element(SEQUENCE, &pair))
+        };
+        // an organisation, and after it the common name
+        let subject = [
+            name(&[0x55, 0x04, 0x0a], b"other.example.org"),
+            name(COMMON_NAME, b"Common.example.org"),
+        ];
+        let limits = part(
+            "limits",
+            SEQUENCE,
+            &[&part("is authority", BOOLEAN, &[&[0xff]]), &part("most below", INTEGER, &[&[3]])],
+        );
+        let purposes = part("purposes", SEQUENCE, &[&oid(&[0x2a]), &oid(&[0x2b])]);
+        let names = part("names", SEQUENCE, &[&element(0x82, b"Listed.example.org")]);
+        let extensions = part(
+            "extensions",
+            SEQUENCE,
+            &[
+                &extension("constraints", 0x13, &limits),
+                &extension("usage", 0x0f, &element(BIT_STRING, &[1, 0x06])),
+                &extension("purpose", 0x25, &purposes),
+                &extension("alternative", 0x11, &names),
+            ],
+        );
+        let algorithm = element(SEQUENCE, &oid(ALGORITHMS[5].0));
+        // the base point of the curve
+        let mut point = [0x66; 32];
+        point[0] = 0x58;
+        let body = part(
+            "body",
+            SEQUENCE,
+            &[
+                &part("version", context(0), &[&[INTEGER, 1, 2]]),
+                &element(INTEGER, &[1]),
+                &algorithm,
+                &element(SEQUENCE, b""),
+                &part(
+                    "validity",
+                    SEQUENCE,
+                    &[&element(0x17, b"200101000000Z"), &element(0x18, b"20500101000000Z")],
+                ),
+                &element(SEQUENCE, &subject.concat()),
+                &PublicKey::Ed25519(point).to_spki_der(),
+                &part("all extensions", context(3), &[&extensions]),
+            ],
+        );
+        let outer = part("algorithm", SEQUENCE, &[&oid(ALGORITHMS[5].0)]);
+        let signature = part("signature", BIT_STRING, &[&[0, 7]]);
+        Certificate::from_der(&part("whole", SEQUENCE, &[&body, &outer, &signature])).ok()
+    }
+
+    fn with(place: &str, content: &[u8]) -> Option<Certificate> {
+        changed(place, &|old| *old = content.to_vec())
+    }
+
+    #[test]
+    fn a_certificate_says_for_whom_and_how_long_it_is() {
+        let certificate = with("nothing", &[]).unwrap();
+        assert_eq!(certificate.period(), "2020-01-01T00:00:00Z to 2050-01-01T00:00:00Z");
+        assert_eq!(certificate.names(), ["listed.example.org"]);
+        assert!(certificate.is_authority());
+        let Extensions { authority, usage, purposes, names: _ } = certificate.extensions;
+        assert_eq!((authority, usage), (Some(3), Some(0x06)));
+        assert_eq!(purposes, Some([[0x2a], [0x2b]].map(Vec::from).into()));
+    }
+
+    #[test]
+    fn nothing_follows_where_all_is_said() {
+        for place in [
+            "whole",
+            "body",
+            "version",
+            "validity",
+            "all extensions",
+            "extensions",
+            "constraints",
+            "constraints: value",
+            "limits",
+            "usage: value",
+            "purpose: value",
+            "alternative: value",
+        ] {
+            assert_eq!(changed(place, &|content| content.extend([5, 0])), None, "{place}");
+        }
+    }
+
+    #[test]
+    fn flags_and_numbers_have_one_form() {
+        let flag: [(&[u8], bool); 5] =
+            [(&[0xff], true), (&[1], false), (&[0], false), (&[], false), (&[0xff, 0xff], false)];
+        for place in ["constraints: critical", "alternative: critical", "is authority"] {
+            for (content, good) in flag {
+                assert_eq!(with(place, content).is_some(), good, "{place}: {content:?}");
+            }
+        }
+        for (content, most) in [
+            (&[0][..], Some(0)),
+            (&[0x7f], Some(0x7f)),
+            (&[0x80], None),
+            (&[0xff], None),
+            (&[0, 3], None),
+            (&[], None),
+        ] {
+            let read = with("most below", content).map(|read| read.extensions.authority);
+            assert_eq!(read, most.map(Some), "{content:?}");
+        }
+        for (content, good) in [(&[0, 7][..], true), (&[1, 6], false), (&[], false)] {
+            assert_eq!(with("signature", content).is_some(), good, "{content:?}");
+        }
+        assert_eq!(with("algorithm", &element(OBJECT_IDENTIFIER, ALGORITHMS[0].0)), None);
+    }
+
+    #[test]
+    fn only_version_3_has_extensions() {
+        let without = |tags: &'static [u8]| {
+            changed("body", &|content| {
+                let all = Elements(content).all(8).unwrap();
+                let left = all.iter().filter(|element| !tags.contains(&element.tag));
+                *content = left.flat_map(|element| element.whole).copied().collect();
+            })
+        };
+        assert!(without(&[]).unwrap().is_authority());
+        assert_eq!(without(&[0xa0]), None);
+        for bad in [&[INTEGER, 1, 0][..], &[INTEGER, 1, 1], &[INTEGER, 2, 0, 2], &[4, 1, 2], &[]] {
+            assert_eq!(with("version", bad), None, "{bad:?}");
+        }
+        // one of version 1 is no authority and has the one name of its subject
+        let first = without(&[0xa0, 0xa3]).unwrap();
+        assert!(!first.is_authority());
+        assert_eq!(first.names(), ["common.example.org"]);
+        assert_eq!(first.extensions.usage, None);
+    }
+
+    #[test]
+    fn an_extension_is_there_once_and_known_where_it_must_be() {
+        let last =
+            |extension: &str, last: u8| with(&format!("{extension}: name"), &[0x55, 0x1d, last]);
+        // twice, unknown and critical, and constraints on names
+        for number in [0x13, 0x0f, 0x25, 0x63, 0x1e] {
+            assert_eq!(last("alternative", number), None, "{number}");
+        }
+        let uncritical = |number: u8| {
+            changed("alternative", &|content| {
+                let value = [3, 0x55, 0x1d, number, 4, 0];
+                *content = [&[OBJECT_IDENTIFIER][..], &value].concat();
+            })
+        };
+        assert!(uncritical(0x63).is_some());
+        assert_eq!(uncritical(0x1e), None);
+        // who does not say that it is one is no authority, however many may be below
+        for (place, content) in [
+            ("limits", &[][..]),
+            ("limits", &[INTEGER, 1, 3]),
+            ("constraints", &[OBJECT_IDENTIFIER, 3, 0x55, 0x1d, 0x63, OCTET_STRING, 0]),
+        ] {
+            assert!(!with(place, content).unwrap().is_authority(), "{place}: {content:?}");
+        }
+        let unlimited = with("limits", &[BOOLEAN, 1, 0xff]).unwrap();
+        assert_eq!(unlimited.extensions.authority, Some(usize::MAX));
+    }
+
+    #[test]
+    fn the_common_name_counts_where_no_names_are_listed() {
+        let listed =
+            |tag: u8| with("names", &element(tag, b"A.example.org")).unwrap().names().len();
+        // the name of a host, and one of a mailbox, which is a list too
+        assert_eq!((listed(0x82), listed(0x81)), (1, 0));
+        assert!(with("names", &[]).unwrap().names().is_empty());
+        let common = |sets: &[&[(&[u8], &[u8])]]| {
+            let pair = |(kind, value): &(&[u8], &[u8])| {
+                let pair = [element(OBJECT_IDENTIFIER, kind), element(0x0c, value)];
+                element(SEQUENCE, &pair.concat())
+            };
+            let set =
+                |pairs: &&[_]| element(SET, &pairs.iter().flat_map(pair).collect::<Vec<u8>>());
+            let subject: Vec<u8> = sets.iter().flat_map(set).collect();
+            common_name(Elements(&subject))
+        };
+        let (other, name) = (&[0x55, 0x04, 0x0a][..], COMMON_NAME);
+        for (sets, expected) in [
+            (&[&[(name, &b"A.example.org"[..])][..]][..], Some("a.example.org")),
+            (&[&[(other, b"b")], &[(name, b"a")]], Some("a")),
+            (&[&[(other, b"b"), (name, b"a")]], Some("a")),
+            (&[&[(name, b"a")], &[(name, b"b")]], Some("a")),
+            (&[&[(other, b"b")], &[(other, b"a")]], None),
+            (&[&[(name, &[0xff])]], None),
+            (&[], None),
+        ] {
+            assert_eq!(common(sets).as_deref(), expected, "{sets:?}");
+        }
+    }
+
+    #[test]
+    fn times_have_one_form() {
+        let read = |tag: u8, text: &[u8]| {
+            time(Element { tag, content: text, whole: &[] }).map(|time| time.to_string())
+        };
+        for (tag, text, expected) in [
+            (0x17, "200101000000Z", "2020-01-01T00:00:00Z"),
+            (0x17, "491231235959Z", "2049-12-31T23:59:59Z"),
+            (0x17, "700101000000Z", "1970-01-01T00:00:00Z"),
+            (0x17, "991231235959Z", "1999-12-31T23:59:59Z"),
+            (0x18, "20500101000000Z", "2050-01-01T00:00:00Z"),
+            (0x18, "99991231235959Z", "9999-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(read(tag, text.as_bytes()).as_deref(), Some(expected), "{text}");
+        }
+        for (tag, text) in [
+            // 1950, which is no moment here, and not 2050
+            (0x17, "500101000000Z"),
+            (0x18, "19691231235959Z"),
+            // without seconds, with a part of one, elsewhere, nowhere
+            (0x17, "2001010000Z"),
+            (0x18, "20200101000000.5Z"),
+            (0x17, "200101000000+0000"),
+            (0x17, "200101000000"),
+            // the one in the form of the other, and in a third
+            (0x17, "20200101000000Z"),
+            (0x18, "200101000000Z"),
+            (0x16, "200101000000Z"),
+            (0x17, "200230000000Z"),
+            (0x17, "2"),
+            (0x18, ""),
+            (0x17, "2\u{e9}0101000000Z"),
+        ] {
+            assert_eq!(read(tag, text.as_bytes()), None, "{text}");
+        }
+        assert_eq!(read(0x17, &[0xff; 13]), None);
+    }
+}

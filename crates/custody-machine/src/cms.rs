@@ -169,3 +169,135 @@ fn signed_attributes(attributes: &[u8], content: &[u8]) -> Result<Vec<u8>, &'sta
         _ => Err("attributes without type and digest of the content"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::asn1::element;
+    use crate::asn1::tests::Changed;
+
+    const CONTENT: &[u8] = b"what was signed";
+
+    fn oid(content: &[u8]) -> Vec<u8> {
+        element(OBJECT_IDENTIFIER, content)
+    }
+
+    fn attribute(name: &[u8], values: &[(u8, &[u8])]) -> Vec<u8> {
+        let values = values.iter().flat_map(|(tag, value)| element(*tag, value));
+        let values = element(SET, &values.collect::<Vec<u8>>());
+        element(SEQUENCE, &[oid(name), values].concat())
+    }
+
+    /// A message with one change. Its signature is none.
+    fn changed(place: &str, change: &dyn Fn(&mut Vec<u8>)) -> Result<Cms, &'static str> {
+        let changed = Changed(place, change);
+        let part = |name: &str, tag: u8, parts: &[&[u8]]| changed.element(name, tag, parts);
+        let attributes = [
+            attribute(CONTENT_TYPE, &[(OBJECT_IDENTIFIER, DATA)]),
+            attribute(MESSAGE_DIGEST, &[(OCTET_STRING, &sha256(CONTENT))]),
+        ]
+        .concat();
+        let signer = part(
+            "signer",
+            SEQUENCE,
+            &[
+                &element(INTEGER, &[1]),
+                &element(SEQUENCE, &[]),
+                &part("hash", SEQUENCE, &[&oid(SHA256)]),
+                &part("attributes", context(0), &[&attributes]),
+                &part("algorithm", SEQUENCE, &[&oid(RSA)]),
+                &part("signature", OCTET_STRING, &[&[7; 256]]),
+            ],
+        );
+        let inside = part("inside", context(0), &[&element(OCTET_STRING, CONTENT)]);
+        let data = part(
+            "data",
+            SEQUENCE,
+            &[
+                &element(INTEGER, &[1]),
+                &element(SET, &[]),
+                &part("encapsulated", SEQUENCE, &[&oid(DATA), &inside]),
+                &part("certificates", context(0), &[]),
+                &part("signers", SET, &[&signer]),
+            ],
+        );
+        let explicit = part("explicit", context(0), &[&data]);
+        Cms::read(&part("whole", SEQUENCE, &[&oid(SIGNED_DATA), &explicit]), None)
+    }
+
+    #[test]
+    fn nothing_follows_where_all_is_said() {
+        assert!(changed("nothing", &|_| {}).is_ok_and(|cms| cms.content == CONTENT));
+        for (place, found) in [
+            ("whole", "no SignedData"),
+            ("data", "no SignedData"),
+            ("encapsulated", "no SignedData"),
+            ("inside", "no SignedData"),
+            ("signers", "no or several signers"),
+            ("signer", "a signer of another shape"),
+            ("attributes", "an attribute of another shape"),
+        ] {
+            let read = changed(place, &|content| content.extend([5, 0]));
+            assert_eq!(read.err(), Some(found), "{place}");
+        }
+    }
+
+    #[test]
+    fn at_most_eight_certificates_come_along() {
+        let with = |count| {
+            let read = changed("certificates", &|content| *content = [0x30, 0].repeat(count));
+            read.map(|cms| cms.certificates.len())
+        };
+        assert_eq!(with(8), Ok(8));
+        assert_eq!(with(9), Err("no SignedData"));
+    }
+
+    #[test]
+    fn attributes_say_once_what_the_content_is() {
+        let digest = sha256(CONTENT);
+        let of_type = attribute(CONTENT_TYPE, &[(OBJECT_IDENTIFIER, DATA)]);
+        let of_digest = attribute(MESSAGE_DIGEST, &[(OCTET_STRING, &digest)]);
+        // the time of signing
+        let other = attribute(&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x05], &[]);
+        let signed = |parts: &[&[u8]]| signed_attributes(&parts.concat(), CONTENT);
+        for good in [
+            &[&of_type[..], &of_digest][..],
+            &[&of_digest, &of_type],
+            &[&other, &of_type, &other, &of_digest],
+            &[&of_type, &of_digest, &other.repeat(14)],
+        ] {
+            assert_eq!(signed(good), Ok(element(SET, &good.concat())));
+        }
+        let (absent, twice) = (
+            "attributes without type and digest of the content",
+            "an attribute that is there twice",
+        );
+        for (bad, found) in [
+            (&[&of_type[..]][..], absent),
+            (&[&of_digest], absent),
+            (&[], absent),
+            (&[&attribute(CONTENT_TYPE, &[(OBJECT_IDENTIFIER, SIGNED_DATA)]), &of_digest], absent),
+            (&[&of_type, &of_type, &of_digest], twice),
+            (&[&of_type, &of_digest, &of_digest], twice),
+            // no value, two, and one of another kind
+            (&[&attribute(CONTENT_TYPE, &[]), &of_digest], twice),
+            (&[&attribute(CONTENT_TYPE, &[(OBJECT_IDENTIFIER, DATA); 2]), &of_digest], twice),
+            (&[&attribute(CONTENT_TYPE, &[(OCTET_STRING, DATA)]), &of_digest], twice),
+            (&[&of_type, &attribute(MESSAGE_DIGEST, &[])], twice),
+            (&[&of_type, &attribute(MESSAGE_DIGEST, &[(OCTET_STRING, &digest[..]); 2])], twice),
+            (&[&of_type, &attribute(MESSAGE_DIGEST, &[(INTEGER, &digest)])], twice),
+            (
+                &[&of_type, &attribute(MESSAGE_DIGEST, &[(OCTET_STRING, &digest[1..])])],
+                "the digest of another content",
+            ),
+            (&[&of_type, &of_digest, &other.repeat(15)], "no attributes"),
+            (&[&of_type, &of_digest, &[0x30]], "no attributes"),
+            (&[&of_type, &of_digest, &[5, 0]], "an attribute of another shape"),
+        ] {
+            assert_eq!(signed(bad), Err(found), "{bad:?}");
+        }
+        // more behind the values of one
+        let longer = element(SEQUENCE, &[&of_type[2..], &[5, 0]].concat());
+        assert_eq!(signed(&[&longer, &of_digest]), Err("an attribute of another shape"));
+    }
+}

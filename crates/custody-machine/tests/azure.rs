@@ -130,6 +130,36 @@ fn the_signer_must_be_one_that_an_authority_of_the_policy_vouches_for() {
 }
 
 #[test]
+fn the_common_name_counts_where_the_certificate_lists_no_names() {
+    let authority = Signer::authority("an authority");
+    let verdict = |common: &str, names: &[&str]| {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        let signer = authority.issue(&Certified { names, ..Certified::new(common, false) });
+        let message = attested(&honest(), &signer, &[]);
+        proof(&platform(&authority), message.as_bytes(), &context())
+    };
+    let (ours, other) = ("metadata.azure.com", "www.example.org");
+    for (common, names) in [
+        (ours, &[][..]),
+        ("Westeurope.Metadata.Azure.com", &[]),
+        (other, &[other, "METADATA.azure.com"]),
+        (ours, &[ours]),
+    ] {
+        assert!(verdict(common, names).is_ok(), "{common} {names:?}");
+    }
+    for (common, names, found) in [
+        (other, &[][..], other),
+        (ours, &[other], other),
+        (ours, &[other, "azure.com"], "www.example.org, azure.com"),
+    ] {
+        let refusal = verdict(common, names).unwrap_err();
+        assert_eq!(refusal.code, Code::WorkerIdentityUnverified);
+        assert_eq!(refusal.expected, "a certificate for metadata.azure.com");
+        assert_eq!(refusal.found, found, "{common} {names:?}");
+    }
+}
+
+#[test]
 fn authorities_may_be_between() {
     let root = Signer::authority("the root");
     let platform = platform(&root);

@@ -135,6 +135,44 @@ fn each_kind_has_its_facts() {
 }
 
 #[test]
+fn kinds_with_one_issuer_name_it() {
+    for (preset, issuer) in [
+        (Preset::Google, Some("https://accounts.google.com")),
+        (Preset::Github, Some("https://token.actions.githubusercontent.com")),
+        (Preset::Gitlab, Some("https://gitlab.com")),
+        (Preset::Buildkite, Some("https://agent.buildkite.com")),
+        (Preset::Kubernetes, None),
+        (Preset::Token, None),
+    ] {
+        assert_eq!(preset.issuer(), issuer, "{preset:?}");
+    }
+}
+
+#[test]
+fn a_token_has_at_most_64_kib() {
+    let issuer = Issuer::new("https://ci.example.org");
+    let platform = of(&issuer, Preset::Token);
+    let token = |header: usize, claims: usize| {
+        let header = format!(r#"{{"alg":"RS256","typ":"{}"}}"#, "x".repeat(header));
+        let more = format!(r#""x":"{}""#, "x".repeat(claims));
+        issuer.token_with(&header, &issuer.claims(&bound(), "job 7", at(), &more))
+    };
+    // three bytes are four characters
+    let of_length = |length: usize| {
+        let claims = (length - token(0, 0).len()) * 3 / 4;
+        let sizes = (0..3).flat_map(|header| (claims - 4..claims + 4).map(move |c| (header, c)));
+        let mut tokens = sizes.map(|(header, claims)| token(header, claims));
+        tokens.find(|token| token.len() == length)
+    };
+    let longest = of_length(64 << 10).unwrap();
+    assert!(proof(&longest, &platform).is_ok());
+    assert!(proof(&format!(" {longest}\n"), &platform).is_ok());
+    let refusal = proof(&of_length((64 << 10) + 1).unwrap(), &platform).unwrap_err();
+    assert_eq!(refusal.code, Code::WorkerIdentityUnverified);
+    assert_eq!(refusal.found, "a longer one");
+}
+
+#[test]
 fn other_claims_are_facts_where_the_policy_names_them() {
     let issuer = Issuer::new("https://ci.example.org");
     let names = ["agent_pool", "attempt", "trusted", "absent", "nothing"];
@@ -373,8 +411,16 @@ fn a_key_set_is_held_to_the_rules_for_keys() {
             base64url(&[4; 32])
         ),
         format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","x":"{}"}}]}}"#, base64url(&[0; 32])),
-        format!(r#"{{"keys":[{}]}}"#, ["7"; 65].join(",")),
+        r#"{"keys":[7]}"#.to_owned(),
     ] {
         assert!(read_jwks(&bad).is_err(), "{bad}");
+    }
+    let one = set.strip_prefix("{\"keys\":[").and_then(|set| set.strip_suffix("]}")).unwrap();
+    let many = |count| read_jwks(&format!("{{\"keys\":[{}]}}", vec![one; count].join(",")));
+    assert_eq!(many(64).unwrap().len(), 64);
+    for count in [65, 66] {
+        let refusal = many(count).unwrap_err();
+        assert_eq!((refusal.code, refusal.at.as_str()), (Code::PolicyInvalid, "keys"), "{count}");
+        assert_eq!(refusal.found, count.to_string());
     }
 }

@@ -6,7 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use custody_core::digest::Sha256;
+use custody_core::encoding::hex;
+use custody_core::key::PublicKey;
 use custody_core::statement::Attestation;
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
@@ -129,6 +133,133 @@ fn another_quote_is_refused() {
         assert!(proof(&signed_anyway(attested[..cut].to_vec()), &platform).is_err());
     }
     assert!(proof(&honest(), &platform).is_ok());
+}
+
+#[test]
+fn a_refusal_shows_what_was_quoted_instead() {
+    let signer = Signer::authority("a TPM");
+    let refusal = |quote: &Quote| proof(quote, &pinned(&signer)).unwrap_err();
+    let binding = context().binding;
+    // no more than the first 32 bytes
+    let other: Vec<u8> = (0..50).collect();
+    for (extra, found) in [(&other[..0], String::new()), (&other[..5], hex(&other[..5]))]
+        .into_iter()
+        .chain([(&other[..32], hex(&other[..32])), (&other, hex(&other[..32]))])
+    {
+        let refusal = refusal(&quote(&signer, extra, &REGISTERS));
+        assert_eq!(refusal.at, "tpm.quote.extraData");
+        assert_eq!((refusal.expected, refusal.found), (binding.to_string(), found));
+    }
+    let values = |registers: &[(u8, [u8; 32])]| {
+        let values: Vec<u8> = registers.iter().flat_map(|(_, value)| *value).collect();
+        Sha256::of(&values).to_string()
+    };
+    let others = [(0, [1; 32]), (7, [9; 32]), (16, [3; 32])];
+    let honest = quote(&signer, binding.as_bytes(), &REGISTERS);
+    let refusal = refusal(&Quote { pcrs: pcrs(&others), ..honest });
+    assert_eq!((refusal.expected, refusal.found), (values(&REGISTERS), values(&others)));
+}
+
+/// A TPM may have a selection of any size, and there are 24 registers.
+#[test]
+fn only_registers_that_exist_are_quoted() {
+    let signer = Signer::authority("a TPM");
+    let verdict = |registers: &[(u8, [u8; 32])], bits: &[u8]| {
+        let honest = attest(context().binding.as_bytes(), registers);
+        let (head, rest) = honest.split_at(honest.len() - 34 - 4);
+        let size = [u8::try_from(bits.len()).unwrap()];
+        let quote = [head, &size, bits, &rest[4..]].concat();
+        let signature = signature(&signer.sign(&quote));
+        let quote = Quote { quote, signature, pcrs: pcrs(registers) };
+        proof(&quote, &pinned(&signer)).map_err(|refusal| refusal.code)
+    };
+    let (low, high) = ([(0, [1; 32]), (7, [2; 32])], [(0, [1; 32]), (23, [4; 32])]);
+    for (registers, bits) in [
+        (&low[..], &[0x81][..]),
+        (&low, &[0x81, 0]),
+        (&low, &[0x81, 0, 0]),
+        (&low, &[0x81, 0, 0, 0]),
+        (&high, &[1, 0, 0x80]),
+        (&high, &[1, 0, 0x80, 0, 0]),
+        (&[], &[]),
+        (&[], &[0, 0, 0]),
+    ] {
+        assert!(verdict(registers, bits).is_ok(), "{bits:?}");
+    }
+    for (registers, bits) in [
+        (&low[..], &[0x81, 0, 0, 1][..]),
+        (&low, &[0x81, 0, 0, 0, 0x80]),
+        (&low, &[0x81, 1]),
+        (&low, &[0x80]),
+        (&low, &[]),
+        (&high, &[1, 0]),
+        (&[], &[0, 0, 0, 1]),
+    ] {
+        assert_eq!(verdict(registers, bits), Err(Code::WorkerIdentityUnverified), "{bits:?}");
+    }
+}
+
+#[test]
+fn quotes_are_signed_in_three_ways() {
+    let (random, signer) = (SystemRandom::new(), Signer::authority("a TPM"));
+    let curve = &ECDSA_P256_SHA256_FIXED_SIGNING;
+    let pkcs8 = EcdsaKeyPair::generate_pkcs8(curve, &random).unwrap();
+    let p256 = EcdsaKeyPair::from_pkcs8(curve, pkcs8.as_ref()).unwrap();
+    let quote = attest(context().binding.as_bytes(), &REGISTERS);
+    let point = PublicKey::EcdsaP256(p256.public_key().as_ref().try_into().unwrap());
+    let platform =
+        Platform::Tpm(Tpm { keys: vec![signer.public_key(), point], authorities: vec![] });
+    let verdict = |algorithm: u8, hash: u8, numbers: &[&[u8]], more: &[u8]| {
+        let sized = |number: &&[u8]| {
+            [&u16::try_from(number.len()).unwrap().to_be_bytes()[..], *number].concat()
+        };
+        let numbers: Vec<u8> = numbers.iter().flat_map(sized).collect();
+        let signature = [&[0, algorithm, 0, hash][..], &numbers, more].concat();
+        let quote = Quote { quote: quote.clone(), signature, pcrs: pcrs(&REGISTERS) };
+        proof(&quote, &platform).map_err(|refusal| refusal.code)
+    };
+    let (plain, pss) = (signer.sign(&quote), signer.sign_pss(&quote));
+    // a signature whose first number is short, which a TPM writes shortly
+    let both = loop {
+        let both = p256.sign(&random, &quote).unwrap().as_ref().to_vec();
+        if both[0] == 0 && both[1] != 0 && both[32] != 0 {
+            break both;
+        }
+    };
+    let (r, s) = both.split_at(32);
+    for (algorithm, numbers) in
+        [(0x14, &[&plain[..]][..]), (0x16, &[&pss]), (0x18, &[r, s]), (0x18, &[&r[1..], s])]
+    {
+        assert!(verdict(algorithm, 0x0b, numbers, &[]).is_ok(), "{algorithm:#x}");
+        // SHA-384, and more than the signature
+        let other = verdict(algorithm, 0x0c, numbers, &[]);
+        assert_eq!(other, Err(Code::WorkerIdentityUnverified), "{algorithm:#x}");
+        let longer = verdict(algorithm, 0x0b, numbers, &[0]);
+        assert_eq!(longer, Err(Code::WorkerIdentityUnverified), "{algorithm:#x}");
+    }
+    let padded = [&[0], r].concat();
+    for (algorithm, numbers) in [
+        // each in the form of another
+        (0x14, &[&pss[..]][..]),
+        (0x16, &[&plain]),
+        (0x14, &[&both]),
+        (0x18, &[&plain]),
+        (0x18, &[&plain, &plain]),
+        // ECDAA, and nothing
+        (0x1a, &[r, s]),
+        (0x10, &[]),
+        // one number, the other first, one that is longer than it can be, and none
+        (0x18, &[r]),
+        (0x18, &[s, r]),
+        (0x18, &[&padded, s]),
+        (0x18, &[r, &[]]),
+        (0x18, &[&[], &[]]),
+        (0x14, &[&[]]),
+        (0x14, &[]),
+    ] {
+        let verdict = verdict(algorithm, 0x0b, numbers, &[]);
+        assert_eq!(verdict, Err(Code::WorkerIdentityUnverified), "{algorithm:#x}: {numbers:?}");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
-use aws_lc_rs::signature::{KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
+use aws_lc_rs::signature::{KeyPair, RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaEncoding, RsaKeyPair};
 use custody_core::encoding::base64;
 use custody_core::key::PublicKey;
 use custody_core::time::Time;
@@ -109,7 +109,12 @@ impl Signer {
     }
 
     pub fn sign(&self, message: &[u8]) -> Vec<u8> {
-        sign(&self.key, message)
+        sign(&self.key, &RSA_PKCS1_SHA256, message)
+    }
+
+    /// RSASSA-PSS with a salt of 32 bytes.
+    pub fn sign_pss(&self, message: &[u8]) -> Vec<u8> {
+        sign(&self.key, &RSA_PSS_SHA256, message)
     }
 
     pub(crate) fn name(&self) -> Vec<u8> {
@@ -122,9 +127,9 @@ pub(crate) fn pem(der: &[u8]) -> String {
     format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", base64(der))
 }
 
-fn sign(key: &RsaKeyPair, message: &[u8]) -> Vec<u8> {
+fn sign(key: &RsaKeyPair, encoding: &'static dyn RsaEncoding, message: &[u8]) -> Vec<u8> {
     let mut signature = vec![0; key.public_modulus_len()];
-    key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature).unwrap();
+    key.sign(encoding, &SystemRandom::new(), message, &mut signature).unwrap();
     signature
 }
 
@@ -177,5 +182,5 @@ fn certificate(certified: &Certified, spki: &[u8], issuer: &str, by: &RsaKeyPair
         spki,
         &tlv(0xa3, &[&sequence(&[&extensions.concat()])]),
     ]);
-    sequence(&[&signed, &algorithm(RSA_WITH_SHA256), &bits(&sign(by, &signed))])
+    sequence(&[&signed, &algorithm(RSA_WITH_SHA256), &bits(&sign(by, &RSA_PKCS1_SHA256, &signed))])
 }
