@@ -72,7 +72,7 @@ impl Cms {
 
     fn signed_data<'a>(info: &mut Elements<'a>) -> Option<SignedData<'a>> {
         info.take(OBJECT_IDENTIFIER).filter(|oid| oid.content == SIGNED_DATA)?;
-        let mut signed = info.enter(context(0))?.enter(SEQUENCE)?;
+        let mut signed = asn1::only(info.take(context(0))?.content, SEQUENCE)?;
         info.end()?;
         signed.take(INTEGER)?;
         signed.take(SET)?;
@@ -124,17 +124,21 @@ impl<'a> Signer<'a> {
         signer.take(INTEGER)?;
         // who it says that it is, which is nothing to go by
         signer.next()?;
-        let oid = |signer: &mut Elements<'a>| {
-            Some(signer.enter(SEQUENCE)?.take(OBJECT_IDENTIFIER)?.content)
-        };
-        let digest = oid(&mut signer)?;
+        let digest = algorithm(&mut signer)?;
         let attributes = signer.optional(context(0)).map(|set| set.content);
-        let algorithm = oid(&mut signer)?;
+        let algorithm = algorithm(&mut signer)?;
         let signature = signer.take(OCTET_STRING)?.content;
         signer.optional(context(1));
         signer.end()?;
         Some(Self { digest, attributes, algorithm, signature })
     }
+}
+
+/// The name of an algorithm. None of those that count has parameters: they are NULL or not there.
+fn algorithm<'a>(signer: &mut Elements<'a>) -> Option<&'a [u8]> {
+    let mut algorithm = signer.enter(SEQUENCE)?;
+    let name = algorithm.take(OBJECT_IDENTIFIER)?.content;
+    matches!(algorithm.0, [] | [5, 0]).then_some(name)
 }
 
 /// What is signed where the signature covers attributes: the set of them, which must say of the content
@@ -230,6 +234,7 @@ mod tests {
         assert!(changed("nothing", &|_| {}).is_ok_and(|cms| cms.content == CONTENT));
         for (place, found) in [
             ("whole", "no SignedData"),
+            ("explicit", "no SignedData"),
             ("data", "no SignedData"),
             ("encapsulated", "no SignedData"),
             ("inside", "no SignedData"),
@@ -239,6 +244,17 @@ mod tests {
         ] {
             let read = changed(place, &|content| content.extend([5, 0]));
             assert_eq!(read.err(), Some(found), "{place}");
+        }
+    }
+
+    #[test]
+    fn algorithms_have_no_parameters() {
+        for place in ["hash", "algorithm"] {
+            let with = |more: &[u8]| changed(place, &|content| content.extend(more)).err();
+            assert_eq!(with(&[5, 0]), None, "{place}");
+            for more in [&[5, 1, 0][..], &[5, 0, 5, 0], &[4, 0], &[0x30, 0]] {
+                assert_eq!(with(more), Some("a signer of another shape"), "{place}: {more:?}");
+            }
         }
     }
 
