@@ -50,6 +50,10 @@ impl Azure {
         let certificates = cms.certificates.iter().map(|der| Certificate::from_der(der));
         let certificates: Vec<Certificate> =
             certificates.collect::<Result<_, _>>().map_err(unreadable(PART))?;
+        if certificates.iter().any(|one| one.strong_key().is_none()) {
+            let expected = "certificates with keys of 2048 bits or more";
+            return Err(unverified(PART, expected, "a shorter key"));
+        }
         self.signer(&cms, &certificates, context.at)?;
         facts(&cms.content, context).map_err(|refusal| refusal.inside(PART))
     }

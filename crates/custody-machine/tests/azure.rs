@@ -2,10 +2,12 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail loudly")]
 
 use custody_core::digest::Sha256;
+use custody_core::encoding::base64_decode;
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 use custody_machine::{Azure, Context, Platform, Proof, nonce, verify};
 use custody_platforms::azure::{attested, content, signer};
+use custody_platforms::ec2::LEGACY;
 use custody_platforms::{Certified, Cms, Signer, attestation};
 
 const VM: &str = "02aab8a4-74ef-476e-8182-f6d2ba4166a6";
@@ -127,6 +129,28 @@ fn the_signer_must_be_one_that_an_authority_of_the_policy_vouches_for() {
     refused(&custody_core::encoding::base64(&message), "a signature by a certificate in it");
 
     assert!(proof(&platform, attested(&honest(), &leaf, &[]).as_bytes(), &context()).is_ok());
+}
+
+/// Short keys are for EC2's plain signatures alone: here not even one that signed nothing may come along.
+#[test]
+fn all_certificates_that_come_along_can_be_read() {
+    let authority = Signer::authority("an authority");
+    let (signer, content) = (signer(&authority), honest());
+    let verdict = |more: &[u8]| {
+        let certificates = vec![signer.certificate(), more];
+        let message = Cms { certificates, ..Cms::new(content.as_bytes(), &signer) }.bytes();
+        proof(&platform(&authority), &message, &context()).map_err(|refusal| refusal.found)
+    };
+    let base64 = LEGACY.0.lines().filter(|line| !line.starts_with('-')).collect::<String>();
+    assert!(verdict(authority.certificate()).is_ok());
+    assert!(verdict(&[]).is_ok());
+    for (more, found) in [
+        (base64_decode(&base64).unwrap(), "a shorter key"),
+        (vec![0x30, 0], "another shape"),
+        (authority.certificate().repeat(8), "no SignedData"),
+    ] {
+        assert_eq!(verdict(&more), Err(found.to_owned()));
+    }
 }
 
 #[test]
