@@ -260,14 +260,16 @@ impl Extensions {
                     read.authority = is_authority.then_some(most_below);
                 }
                 KEY_USAGE => {
-                    let mut usage = Elements(value);
-                    read.usage = Some(*usage.take(BIT_STRING)?.content.get(1)?);
-                    usage.end()?;
+                    let usage = asn1::only(value, BIT_STRING)?.0;
+                    let [0..8, first, ..] = usage else { return None };
+                    read.usage = Some(*first);
                 }
                 EXTENDED_KEY_USAGE => {
                     let purposes = asn1::only(value, SEQUENCE)?.all(ELEMENTS)?;
-                    let purposes = purposes.iter().map(|oid| oid.content.to_vec());
-                    read.purposes = Some(purposes.collect());
+                    let purpose = |element: &Element<'_>| {
+                        (element.tag == OBJECT_IDENTIFIER).then(|| element.content.to_vec())
+                    };
+                    read.purposes = Some(purposes.iter().map(purpose).collect::<Option<_>>()?);
                 }
                 ALTERNATIVE_NAME => {
                     let names = asn1::only(value, SEQUENCE)?.all(ELEMENTS)?;
@@ -376,7 +378,7 @@ mod tests {
             SEQUENCE,
             &[
                 &extension("constraints", 0x13, &limits),
-                &extension("usage", 0x0f, &element(BIT_STRING, &[1, 0x06])),
+                &extension("usage", 0x0f, &part("bits", BIT_STRING, &[&[1, 0x06]])),
                 &extension("purpose", 0x25, &purposes),
                 &extension("alternative", 0x11, &names),
             ],
@@ -444,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_and_numbers_have_one_form() {
+    fn flags_numbers_bits_and_purposes_have_one_form() {
         let flag: [(&[u8], bool); 5] =
             [(&[0xff], true), (&[1], false), (&[0], false), (&[], false), (&[0xff, 0xff], false)];
         for place in ["constraints: critical", "alternative: critical", "is authority"] {
@@ -465,6 +467,25 @@ mod tests {
         }
         for (content, good) in [(&[0, 7][..], true), (&[1, 6], false), (&[], false)] {
             assert_eq!(with("signature", content).is_some(), good, "{content:?}");
+        }
+        for (content, first) in [
+            (&[7, 0x80][..], Some(0x80)),
+            (&[0, 0x04, 0x80], Some(0x04)),
+            (&[8, 0x80], None),
+            (&[0], None),
+            (&[], None),
+        ] {
+            let usage = with("bits", content).map(|read| read.extensions.usage);
+            assert_eq!(usage, first.map(Some), "{content:?}");
+        }
+        for (content, count) in [
+            (element(OBJECT_IDENTIFIER, &[0x2a]), Some(1)),
+            (Vec::new(), Some(0)),
+            (element(OCTET_STRING, &[0x2a]), None),
+            ([element(OBJECT_IDENTIFIER, &[0x2a]), element(0x82, &[0x2a])].concat(), None),
+        ] {
+            let purposes = with("purposes", &content).and_then(|read| read.extensions.purposes);
+            assert_eq!(purposes.map(|purposes| purposes.len()), count, "{content:?}");
         }
         assert_eq!(with("algorithm", &element(OBJECT_IDENTIFIER, ALGORITHMS[0].0)), None);
     }
