@@ -382,13 +382,13 @@ fn quotes_of_a_tpm_in_software_are_verified() {
     let binding = context().binding;
     let measured = Sha256::of(b"what was started").to_string();
     tpm.run(&format!("tpm2_pcrextend 16:sha256={measured}"));
-    for (kind, scheme) in [("rsa", "rsassa"), ("ecc", "ecdsa")] {
+    for (kind, scheme) in [("rsa", "rsassa"), ("rsa", "rsapss"), ("ecc", "ecdsa")] {
         tpm.run(&format!("tpm2_createek -Q -c ek.ctx -G {kind}"));
         tpm.run(&format!(
             "tpm2_createak -Q -C ek.ctx -c ak.ctx -G {kind} -g sha256 -s {scheme} -u ak.pem -f pem"
         ));
         tpm.run(&format!(
-            "tpm2_quote -Q -c ak.ctx -l sha256:0,7,16 -q {binding} -m quote -s signature -o pcrs -F values -g sha256"
+            "tpm2_quote -Q -c ak.ctx -l sha256:0,7,16 -q {binding} -m quote -s signature -o pcrs -F values -g sha256 --scheme {scheme}"
         ));
         let values = tpm.read("pcrs");
         let registers: Vec<(u8, [u8; 32])> =
