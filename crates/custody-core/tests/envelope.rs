@@ -45,7 +45,7 @@ fn signature(seed: u8, envelope: &Envelope) -> Signature {
 }
 
 fn envelope(seeds: &[u8]) -> Envelope {
-    let mut envelope = Envelope::unsigned::<PolicyText>(TEXT.as_bytes().to_vec());
+    let mut envelope = Envelope::unsigned::<PolicyText>(TEXT.as_bytes());
     for seed in seeds {
         let signature = signature(*seed, &envelope);
         envelope.add_signature(signature);

@@ -118,7 +118,7 @@ fn not_every_key_is_tried_for_every_signature() {
     let keyring: Keyring = keys.iter().map(|(_, public)| public.clone()).collect();
     let opened = |place: usize, hint: bool| {
         let (pair, public) = &keys[place];
-        let mut envelope = Envelope::unsigned::<PolicyText>(b"text".to_vec());
+        let mut envelope = Envelope::unsigned::<PolicyText>(b"text");
         let sig = pair.sign(envelope.pae()).as_ref().to_vec();
         let keyid = hint.then(|| public.id().to_string());
         envelope.add_signature(Signature { keyid, sig });

@@ -1,14 +1,15 @@
 //! The docket: evidence whose signatures were held against the keys of the policies, once, for any
 //! number of questions.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::borrow::Borrow;
 
 use custody_core::digest::{Digests, Sha256};
-use custody_core::envelope::{Envelope, Payload as _, PolicyText, Signed, StatementId};
+use custody_core::envelope::{Envelope, Keyring, Payload as _, PolicyText, Signed, StatementId};
 use custody_core::key::KeyId;
 use custody_core::statement::{Artifact, Label, Manifest, Statement};
 use custody_core::time::Time;
@@ -47,16 +48,39 @@ pub struct Docket<'e> {
 impl<'e> Docket<'e> {
     /// Opens all evidence, to be judged by these policies for the moment `now`.
     pub fn open(
-        evidence: &'e Evidence,
+        evidence: &Evidence,
         policies: &'e PolicyChain,
         now: Time,
         spread: &impl Spread,
     ) -> Self {
-        let opened = Arc::new(Opened::of(evidence, policies, spread));
-        let too_many = evidence.len() > MAX_STATEMENTS;
+        Self::of((evidence.iter(), evidence.len()), policies, now, spread)
+    }
+
+    /// The same of evidence that nobody needs afterwards: each envelope goes when it was opened, or a large
+    /// release would be in memory twice.
+    pub fn open_and_drop(
+        evidence: Evidence,
+        policies: &'e PolicyChain,
+        now: Time,
+        spread: &impl Spread,
+    ) -> Self {
+        let count = evidence.len();
+        Self::of((evidence.into_iter(), count), policies, now, spread)
+    }
+
+    fn of<E: Borrow<Envelope> + Sync>(
+        (evidence, count): (impl Iterator<Item = E>, usize),
+        policies: &'e PolicyChain,
+        now: Time,
+        spread: &impl Spread,
+    ) -> Self {
+        let too_many = count > MAX_STATEMENTS;
+        let opened =
+            if too_many { Opened::default() } else { Opened::of(evidence, policies, spread) };
+        let opened = Arc::new(opened);
         let latest = policies.seen().map_or(now, |seen| now.max(seen));
         let asked = Asked::File;
-        Self { case: Case { asked, policies, evidence, now: latest, clock: now, opened, too_many } }
+        Self { case: Case { asked, policies, count, now: latest, clock: now, opened, too_many } }
     }
 
     /// The certificate of this id, if all that must hold of it does under the newest policy at the
@@ -105,20 +129,56 @@ struct Opened {
     /// Which manifest lists which bytes, and at which place; sorted.
     products: Vec<(Sha256, StatementId, usize)>,
     enrolled: Enrolled,
+    /// Digests of the texts of tasks: a task may be somebody's product.
+    texts: BTreeMap<StatementId, Sha256>,
+    /// What is neither a statement nor a policy, as it says.
+    foreign: BTreeSet<StatementId>,
+}
+
+/// How many envelopes are opened before the first of them goes.
+const AT_ONCE: usize = 512;
+
+/// An envelope that was held against keys.
+struct Found {
+    statement: Result<Signed<Statement>, Refusal>,
+    text: Option<Sha256>,
+}
+
+impl Found {
+    fn of(envelope: &Envelope, keys: &Keyring) -> Self {
+        let statement = envelope.open::<Statement>(keys);
+        let is_task = |signed: &Signed<Statement>| signed.unverified().as_task().is_some();
+        let text = statement.as_ref().is_ok_and(is_task);
+        let text = text.then(|| Sha256::of(envelope.unverified_payload()));
+        Self { statement, text }
+    }
 }
 
 impl Opened {
-    fn of(evidence: &Evidence, policies: &PolicyChain, spread: &impl Spread) -> Self {
+    fn of<E: Borrow<Envelope> + Sync>(
+        mut envelopes: impl Iterator<Item = E>,
+        policies: &PolicyChain,
+        spread: &impl Spread,
+    ) -> Self {
         let mut opened = Self::default();
-        if evidence.len() > MAX_STATEMENTS {
-            return opened;
+        let keys = policies.keyring();
+        let mut again = Vec::new();
+        loop {
+            let some: Vec<E> = envelopes.by_ref().take(AT_ONCE).collect();
+            if some.is_empty() {
+                break;
+            }
+            let found = spread.map(&some, |envelope| Found::of(envelope.borrow(), keys));
+            for (envelope, found) in some.into_iter().zip(found) {
+                let unknown = found.statement.is_err() || names_another(envelope.borrow(), keys);
+                opened.enter(envelope.borrow(), found);
+                if unknown {
+                    again.push(envelope);
+                }
+            }
         }
-        let envelopes: Vec<&Envelope> = evidence.iter().collect();
-        let results =
-            spread.map(&envelopes, |envelope| envelope.open::<Statement>(policies.keyring()));
-        opened.statements = envelopes.iter().map(|envelope| envelope.id()).zip(results).collect();
         opened.enrolled = Enrolled::of(&opened.statements, policies, spread);
-        opened.open_enrolled(&envelopes, policies, spread);
+        opened.open_enrolled(&again, policies, spread);
         for (id, result) in &opened.statements {
             match result.as_ref().map(Signed::unverified) {
                 Ok(Statement::Manifest(manifest)) => {
@@ -145,19 +205,32 @@ impl Opened {
         opened
     }
 
+    fn enter(&mut self, envelope: &Envelope, found: Found) {
+        let id = envelope.id();
+        if envelope.payload_type() != Statement::TYPE && envelope.payload_type() != PolicyText::TYPE
+        {
+            self.foreign.insert(id);
+        }
+        self.texts.extend(found.text.map(|text| (id, text)));
+        self.statements.insert(id, found.statement);
+    }
+
     /// Opens again what says that a key signed it which only a certificate makes known.
-    fn open_enrolled(
+    fn open_enrolled<E: Borrow<Envelope> + Sync>(
         &mut self,
-        envelopes: &[&Envelope],
+        envelopes: &[E],
         policies: &PolicyChain,
         spread: &impl Spread,
     ) {
+        let envelopes: Vec<&Envelope> = envelopes.iter().map(Borrow::borrow).collect();
         let signed: Vec<&Envelope> =
             envelopes.iter().copied().filter(|envelope| self.enrolled.signed(envelope)).collect();
         let opened = self.statements.values().filter_map(|opened| opened.as_ref().ok());
         let known = keyring(policies, opened);
-        let again = spread.map(&signed, |envelope| envelope.open::<Statement>(&known));
-        self.statements.extend(signed.iter().map(|envelope| envelope.id()).zip(again));
+        let again = spread.map(&signed, |envelope| Found::of(envelope, &known));
+        for (envelope, found) in signed.into_iter().zip(again) {
+            self.enter(envelope, found);
+        }
         for envelope in envelopes {
             if let Some(refusal) = self.without_certificate(envelope) {
                 self.statements.insert(envelope.id(), Err(refusal));
@@ -183,12 +256,19 @@ impl Opened {
     }
 }
 
+/// Whether a signature says that a key made it which is not among these.
+fn names_another(envelope: &Envelope, keys: &Keyring) -> bool {
+    let another = |hint: &String| hint.parse().is_ok_and(|id| keys.get(&id).is_none());
+    envelope.signatures().iter().any(|signature| signature.keyid.as_ref().is_some_and(another))
+}
+
 /// Everything that stays the same during one judgement.
 #[derive(Clone, Debug)]
 pub(crate) struct Case<'e> {
     pub(crate) asked: Asked,
     pub(crate) policies: &'e PolicyChain,
-    pub(crate) evidence: &'e Evidence,
+    /// How many statements the evidence has.
+    pub(crate) count: usize,
     /// What is judged for: never earlier than a time that was verified before.
     pub(crate) now: Time,
     pub(crate) clock: Time,
@@ -241,6 +321,11 @@ impl Case<'_> {
                 )
             }),
         }
+    }
+
+    /// The digest of a task's text.
+    pub(crate) fn text_of(&self, task: StatementId) -> Option<Sha256> {
+        self.opened.texts.get(&task).copied()
     }
 
     /// All manifests of a task that a known key signed.
@@ -355,13 +440,8 @@ impl Case<'_> {
     pub(crate) fn damaged(&self) -> Vec<StatementId> {
         let changed = |(id, opened): (&StatementId, &Result<Signed<Statement>, Refusal>)| {
             let code = opened.as_ref().err()?.code;
-            let foreign = || {
-                self.evidence
-                    .get(*id)
-                    .is_some_and(|envelope| envelope.payload_type() != PolicyText::TYPE)
-            };
-            let damaged =
-                code == Code::EnvSignatureInvalid || (code == Code::EnvPayloadType && foreign());
+            let damaged = code == Code::EnvSignatureInvalid
+                || (code == Code::EnvPayloadType && self.opened.foreign.contains(id));
             damaged.then_some(*id)
         };
         self.opened.statements.iter().filter_map(changed).collect()

@@ -48,6 +48,15 @@ impl Evidence {
     }
 }
 
+impl IntoIterator for Evidence {
+    type Item = Envelope;
+    type IntoIter = alloc::collections::btree_map::IntoValues<StatementId, Envelope>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_values()
+    }
+}
+
 impl Extend<Envelope> for Evidence {
     fn extend<I: IntoIterator<Item = Envelope>>(&mut self, envelopes: I) {
         envelopes.into_iter().for_each(|envelope| self.insert(envelope));

@@ -455,14 +455,14 @@ fn report(
     subject.check(Rule::EvidenceIntact, intact);
     subject.checks.sort_by_key(|check| check.rule);
     let (id, newest) = case.policies.newest();
-    Report::new(case.now, (newest.version, id), case.evidence.len(), subject, trail, outcomes)
+    Report::new(case.now, (newest.version, id), case.count, subject, trail, outcomes)
 }
 
 fn budget(case: &Case<'_>, trail: &Trail) -> Result<(), Refusal> {
     let refuse = |at, expected, found| Err(Refusal::new(Code::ChainNodeLimit, at, expected, found));
     if case.too_many {
         let expected = format!("at most {MAX_STATEMENTS} statements");
-        return refuse("evidence", expected, case.evidence.len().to_string());
+        return refuse("evidence", expected, case.count.to_string());
     }
     if trail.too_long {
         let expected = format!("at most {MAX_MANIFESTS} manifests");

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use custody_core::Code;
 use custody_core::digest::Sha256;
-use custody_core::envelope::{Envelope, StatementId};
+use custody_core::envelope::{Envelope, Signed, StatementId};
 use custody_core::statement::{
     Attestation, Enrolment, Intent, Stage, Statement, binding, possession,
 };
@@ -341,6 +341,10 @@ fn a_certificate_is_current_from_its_beginning_to_its_end() {
     let (evidence, chain) = (world.evidence(), world.chain());
     let current = |now: u64| {
         let docket = Docket::open(&evidence, &chain, at(now), &InTurn);
+        let dropped = Docket::open_and_drop(world.evidence(), &chain, at(now), &InTurn);
+        let ids = |docket: &Docket<'_>| docket.statements().map(Signed::id).collect::<Vec<_>>();
+        assert_eq!(ids(&dropped), ids(&docket), "the build is opened by the certificate alone");
+        assert!(ids(&docket).contains(&world.id(BUILD)));
         docket.certificate(envelope.id()).map(drop).map_err(|refusal| refusal.code)
     };
     assert_eq!(current(BOOT - 301), Err(Code::PolicyKeyNotYetValid));

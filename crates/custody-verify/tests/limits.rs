@@ -20,7 +20,7 @@ fn more_statements_than_allowed_are_refused() {
         evidence.insert(Envelope::unsigned::<Statement>(format!("{number}").into_bytes()));
     }
     assert_accepted(&world.file_from(&evidence));
-    evidence.insert(Envelope::unsigned::<Statement>(b"one more".to_vec()));
+    evidence.insert(Envelope::unsigned::<Statement>(b"one more"));
     assert_refused(&world.file_from(&evidence), Code::ChainNodeLimit);
 }
 

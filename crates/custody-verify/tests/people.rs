@@ -282,7 +282,7 @@ fn a_signature_for_another_purpose_or_by_a_key_nobody_enrolled_is_refused() {
     let with = |make: fn(&Envelope) -> Signature| {
         let mut world = honest();
         let mut envelope =
-            Envelope::unsigned::<Statement>(world.envelopes[SIGNOFF].unverified_payload().to_vec());
+            Envelope::unsigned::<Statement>(world.envelopes[SIGNOFF].unverified_payload());
         envelope.add_signature(make(&envelope));
         world.envelopes.insert(SIGNOFF.into(), envelope);
         world.file()
@@ -303,8 +303,7 @@ fn a_signature_for_another_purpose_or_by_a_key_nobody_enrolled_is_refused() {
     assert_refused(&with(for_git), Code::SignoffNamespace);
     // carol's key in both forms: the fitting one counts, in whatever order they stand
     let mut world = honest();
-    let mut both =
-        Envelope::unsigned::<Statement>(world.envelopes[SIGNOFF].unverified_payload().to_vec());
+    let mut both = Envelope::unsigned::<Statement>(world.envelopes[SIGNOFF].unverified_payload());
     for form in [Key::plain, Key::ssh] {
         both.add_signature(form(&Key::of("carol"), &both));
     }
@@ -312,9 +311,8 @@ fn a_signature_for_another_purpose_or_by_a_key_nobody_enrolled_is_refused() {
     assert_accepted(&world.file());
     // a machine that signs as people do
     let mut ssh = honest();
-    let mut envelope = Envelope::unsigned::<Statement>(
-        ssh.envelopes["new/build/manifest"].unverified_payload().to_vec(),
-    );
+    let mut envelope =
+        Envelope::unsigned::<Statement>(ssh.envelopes["new/build/manifest"].unverified_payload());
     envelope.add_signature(Key::of("builder").ssh(&envelope));
     ssh.envelopes.insert("new/build/manifest".into(), envelope);
     assert_refused(&ssh.file(), Code::EnvAlgForbidden);
@@ -379,9 +377,8 @@ fn a_security_key_must_be_touched_and_where_the_policy_says_so_check_its_user() 
         for name in names {
             let flags = if name == SIGNOFF { flags } else { 5 };
             let application = if name == SIGNOFF { application } else { "ssh:custody" };
-            let mut envelope = Envelope::unsigned::<Statement>(
-                world.envelopes[name].unverified_payload().to_vec(),
-            );
+            let mut envelope =
+                Envelope::unsigned::<Statement>(world.envelopes[name].unverified_payload());
             let tail = [flags, 0, 0, 0, 7];
             let mut message = Sha256::of(application.as_bytes()).as_bytes().to_vec();
             message.extend(tail);

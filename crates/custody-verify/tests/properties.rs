@@ -226,7 +226,10 @@ fn a_judge_who_was_asked_before_answers_alike() {
             .map(|question| verify(question, &evidence, &chain, at(101_800)))
             .collect();
         let docket = Docket::open(&evidence, &chain, at(101_800), &Backwards);
-        for mut judge in [Judge::new(&docket), Judge::of_all(&docket, &Backwards)] {
+        let dropped = Docket::open_and_drop(world.evidence(), &chain, at(101_800), &Backwards);
+        for mut judge in
+            [Judge::new(&docket), Judge::of_all(&docket, &Backwards), Judge::new(&dropped)]
+        {
             for (question, alone) in questions.iter().zip(&alone).rev() {
                 assert_eq!(judge.verify(question), *alone, "{question:?}");
                 verdicts.insert(alone.accepted().is_some());
@@ -271,8 +274,7 @@ fn shuffled(world: &World, order: &[usize], split: bool) -> Evidence {
     for envelope in world.envelopes.values() {
         if split {
             for signature in envelope.signatures() {
-                let mut one =
-                    Envelope::unsigned::<Statement>(envelope.unverified_payload().to_vec());
+                let mut one = Envelope::unsigned::<Statement>(envelope.unverified_payload());
                 one.add_signature(signature.clone());
                 envelopes.push(one);
             }

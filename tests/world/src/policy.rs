@@ -146,7 +146,7 @@ receipts = "none"
 }
 
 pub fn policy_envelope(text: &str, by: &[&str]) -> Envelope {
-    signed(Envelope::unsigned::<PolicyText>(text.as_bytes().to_vec()), by)
+    signed(Envelope::unsigned::<PolicyText>(text.as_bytes()), by)
 }
 
 /// The next version of a policy, changed further by `edit`.

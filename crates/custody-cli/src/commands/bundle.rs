@@ -95,8 +95,9 @@ fn counted(ui: &Ui, text: &str, count: usize) {
 }
 
 fn verify(args: &VerifyArgs, ui: &Ui) -> Result<(), Error> {
-    let basis = Basis::from_bundles(&args.evidence, std::slice::from_ref(&args.file))?;
-    let docket = basis.docket();
+    let mut basis = Basis::from_bundles(&args.evidence, std::slice::from_ref(&args.file))?;
+    let evidence = std::mem::take(&mut basis.evidence);
+    let docket = basis.docket_of(evidence);
     let judge = Judge::of_all(&docket, &AllCores);
     let expect = speaks_for(&docket);
     let manifests: Vec<&Manifest> = last_manifests(&docket).map(|(_, manifest)| manifest).collect();

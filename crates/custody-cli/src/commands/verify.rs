@@ -367,6 +367,11 @@ impl Basis {
         Docket::open(&self.evidence, &self.policies, self.now, &AllCores)
     }
 
+    /// Evidence that nobody needs afterwards, opened.
+    pub(super) fn docket_of(&self, evidence: Evidence) -> Docket<'_> {
+        Docket::open_and_drop(evidence, &self.policies, self.now, &AllCores)
+    }
+
     /// Something was accepted: nothing older than what it was accepted by will do from here on.
     pub(super) fn remember(&self) -> Result<(), Error> {
         match &self.memory {

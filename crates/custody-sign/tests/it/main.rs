@@ -70,7 +70,7 @@ fn open(path: &Path) -> Result<Box<dyn Signer>, Refusal> {
 }
 
 fn unsigned() -> Envelope {
-    Envelope::unsigned::<PolicyText>(MESSAGE.to_vec())
+    Envelope::unsigned::<PolicyText>(MESSAGE)
 }
 
 /// What the envelope proves to somebody who knows the key, and nothing to somebody who does not.

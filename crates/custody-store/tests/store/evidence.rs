@@ -63,8 +63,7 @@ fn signatures_of_one_statement_come_together() {
 fn what_could_not_be_read_back_is_refused_and_nothing_with_it_is_added() {
     let (_dir, store) = store();
     let good = world::policy(1);
-    let unsigned =
-        Envelope::unsigned::<custody_core::envelope::PolicyText>(b"version = 2".to_vec());
+    let unsigned = Envelope::unsigned::<custody_core::envelope::PolicyText>(b"version = 2");
     let refusal = store.add(&[good.clone(), unsigned]).unwrap_err();
     assert_eq!(refusal.code, Code::EnvNoSignature);
     assert!(!store.contains(good.id()).unwrap());

@@ -6,7 +6,6 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
 
-use custody_core::digest::Sha256;
 use custody_core::envelope::{Signed, StatementId};
 use custody_core::name::{ArtifactName, Pattern};
 use custody_core::statement::{EarlierManifest, Image, Label, Origin, Request, Statement, Task};
@@ -92,16 +91,15 @@ fn by_decision(
     decision: &Label,
     signed: &Signed<&Task>,
 ) -> Result<StatementId, Refusal> {
-    let payload =
-        case.evidence.get(signed.id()).map(|envelope| Sha256::of(envelope.unverified_payload()));
     let same_authority = |task: StatementId| {
         let task = case.statement(task, "task", Statement::as_task);
         task.is_ok_and(|task| task.unverified().authorization == signed.unverified().authorization)
     };
     // one that may say so before one that may not: nobody's word can crowd out the decision
-    let made: Vec<StatementId> = payload
+    let made: Vec<StatementId> = case
+        .text_of(signed.id())
         .into_iter()
-        .flat_map(|payload| case.makers(payload))
+        .flat_map(|text| case.makers(text))
         .filter(|(_, manifest, _)| manifest.step == *decision && same_authority(manifest.task))
         .map(|(signed, ..)| signed.id())
         .collect();

@@ -137,7 +137,7 @@ fn what_others_add_takes_nothing_away() {
         );
         world.add(&format!("resolution {n}"), doubtful, &["docs"]);
     }
-    let unsigned = Envelope::unsigned::<Statement>(b"not even JSON".to_vec());
+    let unsigned = Envelope::unsigned::<Statement>(b"not even JSON");
     world.envelopes.insert("unsigned".into(), unsigned.clone());
     world.envelopes.insert("damaged".into(), {
         let mut damaged = unsigned;

@@ -159,7 +159,7 @@ fn changed(group: &mut Group<'_>) {
     let envelope = world.envelopes.get_mut("new/sign/manifest").unwrap();
     let mut signature = envelope.signatures()[0].clone();
     signature.sig[9] ^= 1;
-    let mut other = Envelope::unsigned::<Statement>(envelope.unverified_payload().to_vec());
+    let mut other = Envelope::unsigned::<Statement>(envelope.unverified_payload());
     other.add_signature(signature);
     *envelope = other;
     refuse_shipped(

@@ -227,7 +227,7 @@ fn thresholds(group: &mut Group<'_>) {
 
 /// An envelope whose payload is anything, rightly signed.
 fn signed_bytes(payload: &[u8]) -> String {
-    signed(Envelope::unsigned::<Statement>(payload.to_vec()), &["desk"]).to_json()
+    signed(Envelope::unsigned::<Statement>(payload), &["desk"]).to_json()
 }
 
 fn payloads(group: &mut Group<'_>) {
@@ -254,9 +254,7 @@ fn payloads(group: &mut Group<'_>) {
         About("the statement was signed under another payload type", &["env-payload-type-foreign"]);
     let what = desk(foreign("application/json", json));
     group.reject("type-foreign", "honest", Code::EnvPayloadType, about, &what);
-    let text = |bytes: &[u8]| {
-        signed(Envelope::unsigned::<PolicyText>(bytes.to_vec()), &["desk"]).to_json()
-    };
+    let text = |bytes: &[u8]| signed(Envelope::unsigned::<PolicyText>(bytes), &["desk"]).to_json();
     let about = About(
         "the text of a policy, with letters that are not ASCII: lengths count bytes",
         &["env-pae-length-in-chars"],
