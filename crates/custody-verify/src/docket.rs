@@ -135,8 +135,8 @@ struct Opened {
     foreign: BTreeSet<StatementId>,
 }
 
-/// How many envelopes are opened before the first of them goes.
-const AT_ONCE: usize = 512;
+/// How many bytes of envelopes are opened before the first of them goes.
+const AT_ONCE: usize = 16 << 20;
 
 /// An envelope that was held against keys.
 struct Found {
@@ -164,7 +164,14 @@ impl Opened {
         let keys = policies.keyring();
         let mut again = Vec::new();
         loop {
-            let some: Vec<E> = envelopes.by_ref().take(AT_ONCE).collect();
+            let mut some: Vec<E> = Vec::new();
+            let mut bytes: usize = 0;
+            while bytes < AT_ONCE
+                && let Some(envelope) = envelopes.next()
+            {
+                bytes = bytes.saturating_add(envelope.borrow().pae().len());
+                some.push(envelope);
+            }
             if some.is_empty() {
                 break;
             }
