@@ -1,8 +1,8 @@
 //! The worker: gate, stage, execute, measure, sign, store, publish.
 //!
 //! [`gate`] gathers a complete view and asks the judge; without the [`Accepted`](custody_verify::Accepted)
-//! that it gives out nothing in [`run`] goes on. [`stage`], [`source`], [`execute`] and [`collect`] each
-//! do one thing with plain files and know nothing of keys or verdicts. [`downloads`] is the proxy of
+//! that it gives out nothing in [`run`] goes on. [`stage`], [`source`], [`execute`], [`collect`] and
+//! [`hash`] each do one thing with files and know nothing of keys or verdicts. [`downloads`] is the proxy of
 //! a command without network, and [`container`] runs commands in images. [`destination`] is where
 //! published files go. [`pipeline`] makes the tasks of a phase.
 
