@@ -439,6 +439,18 @@ fn an_enrolled_key_signs_what_workers_sign() {
     }
 }
 
+/// Who else signed the manifest does not hide the enrolled key, whether the policy lists them or not.
+#[test]
+fn an_enrolled_key_counts_beside_others() {
+    let envelope = certificate(enrolment("worker", INSTANCE), &["enroller"]);
+    for others in [&["worker"][..], &["docs", "worker"], &["worker", "docs", "stranger"]] {
+        let builder = built(envelope.id()).signed_by(BUILD, others);
+        assert_accepted(&with(builder, std::slice::from_ref(&envelope)).file());
+    }
+    let without = built(envelope.id()).signed_by(BUILD, &["docs", "stranger"]);
+    assert_refused(&with(without, &[envelope]).file(), Code::WorkerIdentityMismatch);
+}
+
 /// An act that an enrolled publisher announced is in doubt like any other.
 #[test]
 fn an_intent_by_an_enrolled_key_is_remembered() {

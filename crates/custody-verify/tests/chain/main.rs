@@ -19,7 +19,7 @@ use custody_core::digest::Sha256;
 use custody_core::envelope::{Envelope, StatementId};
 use custody_core::statement::{InputOrigin, Intent, Revision, Stage, Statement, worker_uri};
 use custody_verify::report::{NodeKind, Outcome, Rule};
-use custody_verify::{Evidence, Report, Subject, verify};
+use custody_verify::{Evidence, Expectation, Report, Subject, verify};
 use world::{
     artifact, assert_accepted, assert_refused, at, change, content, findings, honest, label, source,
 };
@@ -168,7 +168,9 @@ fn a_missing_document_is_refused_and_named() {
         assert_refused(&report, code);
         assert!(findings(&report).contains(&id.to_string()), "{name}: {}", findings(&report));
         assert!(!report.codes().contains(&Code::EnvSignatureInvalid), "nothing was changed");
-        // what a stranger signed was not changed either
+        // what a stranger signed was not changed either, nor is a policy
+        let policy = world::policy_envelope(&world::policy_text(), &["alice", "bob"]);
+        world.envelopes.insert("policy".into(), policy);
         let stranger = world.get_signoff("new/ship/signoff/bob");
         world.add("stranger", stranger, &["mallory"]);
         assert!(!world.file().codes().contains(&Code::EnvSignatureInvalid), "nothing was changed");
@@ -410,6 +412,21 @@ fn another_product_instance_channel_phase_or_step_is_refused() {
         &change().task("new/build/task", |task| task.step = label("other")).build().file(),
         Code::PolicyStepUnknown,
     );
+    // a whole release of another instance or channel, where nobody asks for one
+    let whole = |edit: fn(&mut custody_core::statement::Request)| {
+        let requests = ["new/promote/request", "new/ship/request"];
+        let builder = requests.iter().fold(change(), |builder, name| builder.request(name, edit));
+        let world = builder.build();
+        let mut question = world.ask("hello.partial", &content("new", "partial, signed"));
+        question.expect = Expectation::default();
+        verify(&question, &world.evidence(), &world.chain(), world.now)
+    };
+    assert_accepted(&whole(|_| ()));
+    assert_accepted(&whole(|r| r.release.channel = label("beta")));
+    let staging = whole(|r| r.release.instance = label("staging"));
+    assert_refused(&staging, Code::ChainInstanceMismatch);
+    let nightly = whole(|r| r.release.channel = label("nightly"));
+    assert_refused(&nightly, Code::ChainReleaseMismatch);
     let staged =
         change().request("old/promote/request", |r| r.release.instance = label("staging")).build();
     assert_refused(&staged.file(), Code::ChainInstanceMismatch);

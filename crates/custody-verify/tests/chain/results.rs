@@ -3,6 +3,7 @@
 use custody_core::Code;
 use custody_core::envelope::Envelope;
 use custody_core::statement::{Manifest, Origin, Resolve, Statement};
+use custody_verify::report::Rule;
 use custody_verify::verify;
 use custody_world::{
     World, artifact, assert_accepted, assert_refused, change, content, findings, honest, label,
@@ -89,7 +90,9 @@ fn two_results_of_one_job_in_one_chain_are_refused() {
     let other = |task: &mut custody_core::statement::Task| {
         task.variables.push(("TARGET".into(), "b".into()));
     };
-    assert_refused(&with_second_build(same, "another hello"), Code::ChainForked);
+    let report = with_second_build(same, "another hello");
+    assert_refused(&report, Code::ChainForked);
+    assert!(report.findings().all(|(_, rule, _)| rule == Rule::ManifestSingle));
     // the same result twice is one; another job may have another
     assert_accepted(&with_second_build(same, "hello"));
     assert_accepted(&with_second_build(other, "another hello"));
