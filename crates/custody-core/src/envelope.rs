@@ -234,8 +234,15 @@ impl Envelope {
             Value::String(text) => {
                 let length = base64_length(&text);
                 let start = prefix(&payload_type, length).into_bytes();
+                let whole = start.len().saturating_add(length);
                 let signed = base64_decode_after(start, &text);
-                (signed.map_err(|refusal| refusal.within("envelope.payload"))?, length)
+                let signed = signed.map_err(|refusal| refusal.within("envelope.payload"))?;
+                if signed.len() != whole {
+                    let found = format!("{} of {whole} bytes", signed.len());
+                    let at = "envelope.payload";
+                    return Err(Refusal::new(Code::ParseBase64Invalid, at, "base64", found));
+                }
+                (signed, length)
             }
             other => {
                 let text = other.into_text("envelope.payload")?;

@@ -4,8 +4,8 @@
 //! Everything here is hostile: links, pipes, names, and files that go on changing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::Metadata;
-use std::io::{self, Read as _};
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -38,7 +38,8 @@ const DIRECTORY: OFlags =
 /// * [`Code::ArtNameInvalid`], [`Code::ArtNameCollision`]: a name is not safe;
 /// * [`Code::ArtChangedDuringRead`]: somebody still writes;
 /// * [`Code::ParseCountExceeded`]: there is more than a manifest may name;
-/// * [`Code::WorkerLimitExceeded`]: they are larger, all together, than `limit`.
+/// * [`Code::WorkerLimitExceeded`], [`Code::StoreFull`]: they are larger, all together, than `limit`, or
+///   than the room in the store.
 pub fn collect(
     from: &Path,
     outputs: &[Pattern],
@@ -50,11 +51,10 @@ pub fn collect(
         .map_err(|error| unavailable(from, &error.into()))?;
     let declared = Declared { patterns: outputs, places: outputs.iter().map(place).collect() };
     let names = declared.select(&declared.find(&root)?)?;
-    if let Some(limit) = limit {
-        check_size(&root, &names, limit)?;
-    }
-    let staged = names.into_par_iter().map(|name| {
-        let taken = take(&root, &name, sha512, store);
+    let sizes = sizes(&root, &names, limit, store.room()?)?;
+    let found: Vec<_> = names.into_iter().zip(sizes).collect();
+    let staged = found.into_par_iter().map(|(name, size)| {
+        let taken = take(&root, &name, size, sha512, store);
         let staged = taken.map_err(|refusal| refusal.within(&format!("output {name}")))?;
         Ok((name, staged))
     });
@@ -173,20 +173,48 @@ fn check_count(files: usize) -> Result<(), Refusal> {
     Err(Refusal::new(Code::ParseCountExceeded, "outputs", limit, "more"))
 }
 
-/// Before the first is copied. One that grows from here on is refused when it is.
-fn check_size(root: &OwnedFd, names: &BTreeSet<ArtifactName>, limit: u64) -> Result<(), Refusal> {
+/// How large they are, before the first is copied: one that grows from here on is refused, and the
+/// store is not filled up with what does not fit into it.
+fn sizes(
+    root: &OwnedFd,
+    names: &BTreeSet<ArtifactName>,
+    limit: Option<u64>,
+    free: u64,
+) -> Result<Vec<u64>, Refusal> {
+    let mut sizes = Vec::new();
     let mut sum = 0_u64;
     for name in names {
         let found = rustix::fs::statat(root, name.as_str(), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|error| unavailable(Path::new(name.as_str()), &error.into()))?;
-        sum = sum.saturating_add(found.st_size.unsigned_abs());
-        if sum > limit {
-            let (at, expected) = (format!("outputs to {name}"), format!("at most {limit} bytes"));
-            let found = format!("{sum} bytes, and perhaps more");
-            return Err(Refusal::new(Code::WorkerLimitExceeded, at, expected, found));
+        let size = found.st_size.unsigned_abs();
+        sizes.push(size);
+        sum = sum.saturating_add(size);
+        let exceeded = [
+            (limit, Code::WorkerLimitExceeded, "at most"),
+            (Some(free), Code::StoreFull, "room in the store, which has"),
+        ];
+        for (limit, code, what) in exceeded {
+            if let Some(limit) = limit.filter(|limit| sum > *limit) {
+                let (at, expected) =
+                    (format!("outputs to {name}"), format!("{what} {limit} bytes"));
+                let found = format!("{sum} bytes, and perhaps more");
+                return Err(Refusal::new(code, at, expected, found));
+            }
         }
     }
-    Ok(())
+    Ok(sizes)
+}
+
+/// An output as it is read: what goes wrong is told of it, and not of the store.
+struct Output<'f>(&'f File, &'f Path);
+
+impl Read for Output<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(|error| match error.kind() {
+            io::ErrorKind::Interrupted => error,
+            _ => io::Error::other(unavailable(self.1, &error)),
+        })
+    }
 }
 
 /// Opens a directory of the tree, and follows no link on the way. None if there is nothing.
@@ -235,6 +263,7 @@ fn list(root: &OwnedFd, path: &str) -> Result<Vec<(String, FileType)>, Refusal> 
 fn take(
     root: &OwnedFd,
     name: &ArtifactName,
+    size: u64,
     sha512: bool,
     store: &Store,
 ) -> Result<Staged, Refusal> {
@@ -248,13 +277,14 @@ fn take(
         return Err(not_plain(&format!("{} hard links", before.nlink())));
     }
     // one byte more: a longer one is noticed, and an endless one ends
-    let staged = store.stage((&file).take(before.len().saturating_add(1)), sha512, None)?;
+    let output = Output(&file, Path::new(last)).take(size.saturating_add(1));
+    let staged = store.stage(output, sha512, None)?;
     let state = |of: &Metadata| {
         (of.len(), of.nlink(), (of.mtime(), of.mtime_nsec()), (of.ctime(), of.ctime_nsec()))
     };
     let after = file.metadata().map_err(fault)?;
-    if staged.size() != before.len() || state(&before) != state(&after) {
-        let found = format!("{} bytes, then {}", before.len(), after.len());
+    if staged.size() != size || before.len() != size || state(&before) != state(&after) {
+        let found = format!("{size} bytes, then {}", after.len());
         return Err(Refusal::new(Code::ArtChangedDuringRead, "", "a file at rest", found));
     }
     Ok(staged)

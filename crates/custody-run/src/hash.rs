@@ -22,27 +22,25 @@ const AHEAD: usize = 4;
 /// Reads a file once and hashes what was read, with SHA-512 too if `sha512`. Gives the digests and
 /// the number of bytes.
 pub fn hash_file(path: &Path, sha512: bool) -> io::Result<(Digests, u64)> {
-    let file = File::open(path)?;
+    let file = &File::open(path)?;
     let size = file.metadata()?.len();
     let mut hasher = Hasher::new(sha512);
     if size < LONG {
-        let mut piece = Vec::with_capacity(usize::try_from(size).unwrap_or(PIECE).min(PIECE));
-        while read(&file, &mut piece)? {
-            hasher.update(&piece);
-            piece.clear();
-        }
-        return Ok(hasher.finish());
+        let room = usize::try_from(size).unwrap_or(PIECE).min(PIECE);
+        return hash_alone(file, hasher, room);
     }
     thread::scope(|scope| {
         let (ahead, pieces) = sync_channel::<Vec<u8>>(AHEAD);
         let reader = thread::Builder::new().spawn_scoped(scope, move || {
             loop {
                 let mut piece = Vec::with_capacity(PIECE);
-                if !read(&file, &mut piece)? || ahead.send(piece).is_err() {
+                if !read(file, &mut piece)? || ahead.send(piece).is_err() {
                     return Ok(());
                 }
             }
-        })?;
+        });
+        // no more threads to be had
+        let Ok(reader) = reader else { return hash_alone(file, hasher, PIECE) };
         for piece in pieces {
             hasher.update(&piece);
         }
@@ -50,6 +48,15 @@ pub fn hash_file(path: &Path, sha512: bool) -> io::Result<(Digests, u64)> {
         reader.join().unwrap_or_else(|_| Err(io::Error::other("reading broke off")))?;
         Ok(hasher.finish())
     })
+}
+
+fn hash_alone(file: &File, mut hasher: Hasher, room: usize) -> io::Result<(Digests, u64)> {
+    let mut piece = Vec::with_capacity(room);
+    while read(file, &mut piece)? {
+        hasher.update(&piece);
+        piece.clear();
+    }
+    Ok(hasher.finish())
 }
 
 /// Fills an empty piece as far as the file goes; whether anything came.

@@ -80,6 +80,18 @@ impl World {
     }
 }
 
+/// Larger than any disk: it is refused before the store is filled up with the beginning of it.
+#[test]
+fn what_the_store_has_no_room_for_is_refused_at_once() {
+    let world = World::with(&[("dist/a", "1")]);
+    let sparse = File::create(world.run.join("dist/sparse")).unwrap();
+    sparse.set_len(8 << 40).unwrap();
+    let refusal = world.collect(&["dist/*"]).unwrap_err();
+    assert_eq!((refusal.code, refusal.at.as_str()), (Code::StoreFull, "outputs to dist/sparse"));
+    sparse.set_len(1).unwrap();
+    assert_eq!(world.collect(&["dist/*"]).unwrap().len(), 2);
+}
+
 fn make_pipe(path: &Path) {
     let kind = rustix::fs::FileType::Fifo;
     rustix::fs::mknodat(rustix::fs::CWD, path, kind, rustix::fs::Mode::RUSR, 0).unwrap();

@@ -9,6 +9,7 @@ use std::sync::PoisonError;
 
 use custody_core::digest::{Digests, Hasher, Sha256};
 use custody_core::{Code, Refusal};
+use rustix::fs::{Mode, OFlags};
 use tempfile::{NamedTempFile, TempPath};
 
 use crate::fault::{corrupt, failed};
@@ -80,7 +81,7 @@ impl Store {
         match expected.filter(|expected| !expected.agree(&digests)) {
             None => {
                 // to replace one file by its equal costs most file systems more than to read it
-                let known = self.copy_artifact(&digests.sha256, io::sink()).is_ok();
+                let known = self.is_intact(&digests.sha256, size);
                 let file = (!known).then(|| file.into_temp_path());
                 Ok(Staged { file, digests, size })
             }
@@ -93,19 +94,46 @@ impl Store {
         }
     }
 
+    /// Whether the artifact is there as this store would have written it. Whatever else is at its path
+    /// (a link, a pipe, something longer) is not read to its end.
+    fn is_intact(&self, sha256: &Sha256, size: u64) -> bool {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let path = self.artifact_path(sha256);
+        let Ok(file) = rustix::fs::open(&path, flags, Mode::empty()).map(File::from) else {
+            return false;
+        };
+        let fits = |found: &fs::Metadata| found.is_file() && found.len() == size;
+        let mut hasher = Hasher::new(false);
+        file.metadata().is_ok_and(|found| fits(&found))
+            && copy(&mut file.take(size), &mut hasher, &mut io::sink()).is_ok()
+            && hasher.finish().0.sha256 == *sha256
+    }
+
+    /// How many bytes there is room for.
+    pub fn room(&self) -> Result<u64, Refusal> {
+        let found = rustix::fs::statvfs(self.directory());
+        let found = found.map_err(|error| failed(self.directory(), error.into()))?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
     /// Makes staged artifacts durable, then visible, and their names durable. One that was damaged is
     /// replaced.
     pub fn keep(&self, staged: Vec<Staged>) -> Result<(), Refusal> {
-        // what is known may have its name from somebody who has not made that durable yet
+        // what is known may be from somebody who has not made it durable yet
         let mut directories = BTreeSet::from([self.directory().join("artifacts/sha256")]);
+        let mut known = Vec::new();
         let mut fresh = BTreeMap::new();
         for staged in staged {
             let path = self.artifact_path(&staged.digests.sha256);
             directories.extend(path.parent().map(Path::to_owned));
-            // of equals one, and the others are gone before the disk has written them
-            staged.file.map(|file| fresh.entry(path).or_insert(file));
+            match staged.file {
+                // of equals one, and the others are gone before the disk has written them
+                Some(file) => drop(fresh.entry(path).or_insert(file)),
+                None => known.push(path),
+            }
         }
-        self.sync(&fresh.values().map(|file| &**file).collect::<Vec<_>>())?;
+        let files = fresh.values().map(|file| &**file).chain(known.iter().map(PathBuf::as_path));
+        self.sync(&files.collect::<Vec<_>>())?;
         for directory in &directories {
             match fs::create_dir(directory) {
                 Err(error) if error.kind() != ErrorKind::AlreadyExists => {
@@ -167,21 +195,27 @@ impl Store {
     /// that is open since before the first write is used by one thread at a time and, after an
     /// error, never again: a failed sync is not retried as a success.
     fn sync(&self, paths: &[&Path]) -> Result<(), Refusal> {
-        if paths.len() < MANY || cfg!(not(target_os = "linux")) {
+        let mut file_system = self.file_system.lock().unwrap_or_else(PoisonError::into_inner);
+        let each = || {
             let sync = |path: &&Path| {
                 File::open(path).and_then(|file| file.sync_all()).map_err(|e| failed(path, e))
             };
-            return paths.iter().try_for_each(sync);
-        }
-        let mut file_system = self.file_system.lock().unwrap_or_else(PoisonError::into_inner);
-        let synced = match &*file_system {
-            Some(directory) => sync_file_system(directory),
-            None => Err(io::Error::other("an earlier write failed; open the store anew")),
+            paths.iter().try_for_each(sync)
         };
-        synced.map_err(|error| {
+        let synced = match &*file_system {
+            None => {
+                let error = io::Error::other("an earlier write failed; open the store anew");
+                Err(failed(self.directory(), error))
+            }
+            Some(_) if paths.len() < MANY || cfg!(not(target_os = "linux")) => each(),
+            Some(directory) => {
+                sync_file_system(directory).map_err(|error| failed(self.directory(), error))
+            }
+        };
+        if synced.is_err() {
             *file_system = None;
-            failed(self.directory(), error)
-        })
+        }
+        synced
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use custody_core::envelope::{Envelope, Payload, PolicyText, Signature, StatementId};
 use custody_core::json::Value;
+use custody_core::limits::ENVELOPE_BYTES;
 use custody_core::{Code, Refusal, encoding};
 use rayon::prelude::*;
 
@@ -32,7 +33,7 @@ pub fn read_from(file: impl Read + Send) -> io::Result<Result<Vec<Envelope>, Ref
     let mut blocks = Blocks { file, cut: Vec::new(), bytes: 0 };
     let mut block = blocks.next()?;
     let mut lines: usize = 0;
-    let mut all = Ok(Vec::new());
+    let mut all: Result<Vec<Envelope>, Refusal> = Ok(Vec::new());
     while let Some(whole) = block {
         if blocks.bytes > BUNDLE_BYTES {
             return Ok(Err(exceeded(Code::ParseSizeExceeded, BUNDLE_BYTES, "bytes")));
@@ -42,12 +43,17 @@ pub fn read_from(file: impl Read + Send) -> io::Result<Result<Vec<Envelope>, Ref
         if lines > BUNDLE_LINES {
             return Ok(Err(exceeded(Code::ParseCountExceeded, BUNDLE_LINES, "lines")));
         }
-        let (envelopes, next) = rayon::join(|| parse(&whole, first), || blocks.next());
-        all = all.and_then(|mut all: Vec<Envelope>| {
-            all.extend(envelopes?);
-            Ok(all)
-        });
-        block = next?;
+        if let Ok(good) = &mut all {
+            let (envelopes, next) = rayon::join(|| parse(&whole, first), || blocks.next());
+            match envelopes {
+                Ok(envelopes) => good.extend(envelopes),
+                Err(refusal) => all = Err(refusal),
+            }
+            block = next?;
+        } else {
+            // only counted: what is too long is told before what is at fault
+            block = blocks.next()?;
+        }
     }
     Ok(all)
 }
@@ -88,21 +94,21 @@ impl<R: Read> Blocks<R> {
         loop {
             block.reserve(BLOCK);
             let limit = u64::try_from(BLOCK).unwrap_or(u64::MAX);
+            let before = block.len();
             let count = self.file.by_ref().take(limit).read_to_end(&mut block)?;
             self.bytes = self.bytes.saturating_add(count);
-            let end = memchr::memrchr(b'\n', &block).map(|last| last.saturating_add(1));
-            match end {
-                _ if count == 0 && block.is_empty() => return Ok(None),
-                _ if count == 0 => {
-                    block.push(b'\n');
-                    return Ok(Some(block));
-                }
-                Some(end) => {
-                    self.cut = block.split_off(end);
-                    return Ok(Some(block));
-                }
-                None if self.bytes > BUNDLE_BYTES => return Ok(Some(block)),
-                None => {}
+            let end = memchr::memrchr(b'\n', block.get(before..).unwrap_or_default());
+            if let Some(end) = end {
+                self.cut = block.split_off(before.saturating_add(end).saturating_add(1));
+                return Ok(Some(block));
+            }
+            if count == 0 && block.is_empty() {
+                return Ok(None);
+            }
+            // the last line; or no line at all, and too long for an envelope
+            if count == 0 || block.len() > ENVELOPE_BYTES {
+                block.push(b'\n');
+                return Ok(Some(block));
             }
         }
     }

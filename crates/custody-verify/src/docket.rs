@@ -135,8 +135,11 @@ struct Opened {
     foreign: BTreeSet<StatementId>,
 }
 
-/// How many bytes of envelopes are opened before the first of them goes.
+/// How many bytes of envelopes are opened before the first of them goes: more, if few of them are as
+/// many bytes, so that every core has some.
 const AT_ONCE: usize = 16 << 20;
+const FEW: usize = 64;
+const MOST: usize = 256 << 20;
 
 /// An envelope that was held against keys.
 struct Found {
@@ -166,7 +169,7 @@ impl Opened {
         loop {
             let mut some: Vec<E> = Vec::new();
             let mut bytes: usize = 0;
-            while bytes < AT_ONCE
+            while (bytes < AT_ONCE || some.len() < FEW && bytes < MOST)
                 && let Some(envelope) = envelopes.next()
             {
                 bytes = bytes.saturating_add(envelope.borrow().pae().len());

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::stage::copy::unavailable;
 use crate::stage::{RunDirectory, remove_all};
 
-/// A directory for the log and the copies of outputs, which commands do not reach. Who is killed
+/// A directory for the log and for images, which commands do not reach. Who is killed
 /// leaves it behind, and whoever runs the task next clears it away.
 pub(super) struct Room {
     directory: TempDir,

@@ -1,7 +1,6 @@
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt as _;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt, symlink};
 
 use custody_core::digest::{Digests, Sha256, Sha512};
 use custody_core::{Code, Refusal};
@@ -90,7 +89,7 @@ fn equals_are_one_file_and_what_is_known_is_not_written_again() {
 /// Row `sto-bit-flip`.
 #[test]
 fn a_changed_bit_is_found_while_reading_and_healed_by_putting_again() {
-    let (_dir, store) = store();
+    let (dir, store) = store();
     let bytes = b"the artifact".repeat(100);
     let sha256 = store.put_artifact(&bytes[..], false, None).unwrap().0.sha256;
     let path = store.artifact_path(&sha256);
@@ -101,6 +100,24 @@ fn a_changed_bit_is_found_while_reading_and_healed_by_putting_again() {
         fs::write(&path, damaged).unwrap();
         assert_eq!(store.copy_artifact(&sha256, io::sink()).unwrap_err().code, Code::StoreCorrupt);
     }
+    // whatever else stands in its place, it is not read for ever, nor taken for the artifact
+    let elsewhere = dir.path().join("elsewhere");
+    fs::write(&elsewhere, &bytes).unwrap();
+    let heal = |make: &dyn Fn()| {
+        fs::remove_file(&path).unwrap();
+        make();
+        store.put_artifact(&bytes[..], false, None).unwrap();
+        assert!(path.symlink_metadata().unwrap().is_file());
+        assert_eq!(store.copy_artifact(&sha256, io::sink()).unwrap(), 1200);
+    };
+    heal(&|| symlink(&elsewhere, &path).unwrap());
+    heal(&|| symlink("/dev/zero", &path).unwrap());
+    heal(&|| {
+        let kind = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, kind, rustix::fs::Mode::RUSR, 0).unwrap();
+    });
+    heal(&|| File::create(&path).unwrap().set_len(1 << 40).unwrap());
+    fs::remove_file(&path).unwrap();
     fs::write(&path, &bytes[1..]).unwrap();
     assert_eq!(store.copy_artifact(&sha256, io::sink()).unwrap_err().code, Code::StoreCorrupt);
     store.put_artifact(&bytes[..], false, None).unwrap();

@@ -112,6 +112,17 @@ fn a_bundle_of_many_megabytes_is_read_whole() {
     assert_eq!(bundle::read_from(broken).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
 }
 
+/// What never ends a line is not kept until it does.
+#[test]
+fn a_line_longer_than_any_envelope_is_refused() {
+    let text = |bytes: u64| io::repeat(b'x').take(bytes);
+    let refusal = bundle::read_from(text(200 << 20)).unwrap().unwrap_err();
+    assert_eq!(refusal.code, Code::ParseSizeExceeded);
+    assert!(refusal.at.starts_with("bundle line 1:"), "{refusal}");
+    let refusal = bundle::read_from(text(1 << 20)).unwrap().unwrap_err();
+    assert_eq!(refusal.code, Code::ParseJsonInvalid);
+}
+
 fn envelopes() -> impl Strategy<Value = Vec<Envelope>> {
     let payload =
         prop_oneof!["[ -~]{0,40}", (0..5_u64).prop_map(|version| format!("version = {version}\n"))];
