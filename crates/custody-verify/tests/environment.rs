@@ -12,6 +12,7 @@ use custody_platforms::cloud::{AMI, Clouds, IMAGE, INSTANCE, OTHER, TIED};
 use custody_platforms::token::Issuer;
 use custody_verify::Report;
 use custody_verify::policy::Standing;
+use custody_verify::report::{Outcome, Rule};
 use custody_world as world;
 use world::{Builder, Key, World, assert_accepted, assert_refused, change, findings, label};
 
@@ -209,6 +210,56 @@ fn documents_of_a_platform_to_which_the_key_is_not_tied_prove_nothing() {
     assert_accepted(&report);
     assert_eq!(standing(&report, "ec2.image-id"), None);
     refused(with(AMI), Code::WorkerIdentityUnverified, &["anybody who saw them"]);
+}
+
+/// What must only be claimed may be claimed, whatever else was sent along.
+#[test]
+fn a_claim_that_is_enough_is_enough_beside_a_document_that_proves_nothing() {
+    let claimed: &'static str = "machine = [{ fact = \"ec2.image-id\", is = [\"ami-0123456789abcdef0\"], standing = \"claimed\" }]";
+    let with = |claim: &'static str| {
+        demanding(claimed, "").manifest(BUILD, move |m| {
+            m.attestations = vec![document(INSTANCE, IMAGE)];
+            claims(m, "ec2.image-id", claim);
+        })
+    };
+    assert_accepted(&built(&with(IMAGE).build()));
+    refused(with("ami-0fedcba9876543210"), Code::WorkerImageMismatch, &["ami-0fedcba9876543210"]);
+}
+
+/// Each kind of fact has its code: what somebody does next depends on it.
+#[test]
+fn a_fact_that_is_not_as_demanded_has_the_code_of_its_kind() {
+    for (fact, code) in [
+        ("os", Code::WorkerIdentityMismatch),
+        ("architecture", Code::WorkerIdentityMismatch),
+        ("hostname", Code::WorkerIdentityMismatch),
+        ("isolation", Code::WorkerIsolationMissing),
+        ("network", Code::WorkerIsolationMissing),
+        ("interactive", Code::WorkerInteractive),
+    ] {
+        let step =
+            format!("machine = [{{ fact = \"{fact}\", is = [\"good\"], standing = \"claimed\" }}]");
+        let builder = change().policy(move |text| policy(&text, &step, ""));
+        let other = builder.manifest(BUILD, |m| m.environment = vec![("x".into(), "y".into())]);
+        refused(other, code, &[fact, "found absent"]);
+    }
+}
+
+/// The report says whether anything was demanded of the machine at all.
+#[test]
+fn a_check_of_the_machine_stands_where_something_is_demanded() {
+    let passed = |step: &'static str, key: &'static str| {
+        let world = demanding(step, key)
+            .manifest(BUILD, |m| m.attestations = vec![document(INSTANCE, IMAGE)]);
+        let report = built(&world.build());
+        assert_accepted(&report);
+        let node = report.nodes().find(|node| node.title == "manifest of step build").unwrap();
+        let check = node.checks.iter().find(|check| check.rule == Rule::ManifestEnvironment);
+        check.unwrap().outcome == Outcome::Passed
+    };
+    assert!(passed(AMI, TIED));
+    assert!(passed("", TIED));
+    assert!(!passed("", ""));
 }
 
 /// `chain-threshold-one-machine`: two keys of two names on one instance.
