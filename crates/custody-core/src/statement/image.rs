@@ -147,3 +147,44 @@ impl UsedImage {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_are_named_by_repositories() {
+        for good in [
+            "debian",
+            "library/debian",
+            "registry.example.org/debian",
+            "registry.example.org:5000/a/b_c.d-e",
+            &format!("r/{}", "x".repeat(253)),
+        ] {
+            assert!(check_name(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "/",
+            "/debian",
+            "debian/",
+            "a//b",
+            "debian:12",
+            "registry.example.org/debian:12",
+            "registry.example.org/debian@sha256",
+            "host:port/debian",
+            "host:70000/debian",
+            ":5000/debian",
+            "-a",
+            "a-",
+            "a/-b",
+            "a/b-",
+            "a b",
+            "a/b c",
+            "-/a",
+            &format!("r/{}", "x".repeat(254)),
+        ] {
+            assert!(check_name(bad).is_err(), "{bad}");
+        }
+    }
+}
