@@ -210,6 +210,9 @@ pub(crate) mod tests {
         ] {
             assert_eq!(converted(ber).as_deref(), Some(der), "{ber}");
         }
+        // a length has at most four digits
+        assert_eq!(converted("308400000003020101").as_deref(), Some("3003020101"));
+        assert_eq!(converted("30850000000003020101"), None);
         // cut, without an end, more after the end, a piece that is none
         for bad in ["3003020101ff", "30800201", "3080020101", "24800201010000", "1f0101"] {
             assert_eq!(converted(bad), None, "{bad}");

@@ -12,6 +12,7 @@ use custody_core::key::{LegacyRsaKey, PublicKey};
 use custody_core::time::Time;
 use custody_core::{Code, Refusal};
 
+use crate::BLANKS;
 use crate::asn1::{
     self, BIT_STRING, BOOLEAN, Element, Elements, INTEGER, OBJECT_IDENTIFIER, OCTET_STRING,
     SEQUENCE, SET, context,
@@ -188,12 +189,13 @@ impl FromStr for Certificate {
 
     /// One certificate in PEM.
     fn from_str(text: &str) -> Result<Self, Refusal> {
-        let body = text.trim().strip_prefix("-----BEGIN CERTIFICATE-----");
+        let body = text.trim_matches(BLANKS).strip_prefix("-----BEGIN CERTIFICATE-----");
         let body = body.and_then(|body| body.strip_suffix("-----END CERTIFICATE-----"));
-        let body = body.ok_or_else(|| {
+        // PEM has one alphabet (RFC 7468, 3), and a hyphen is where another certificate begins
+        let body = body.filter(|body| !body.contains(['-', '_'])).ok_or_else(|| {
             Refusal::new(Code::PolicyInvalid, "", "one certificate in PEM", "other text")
         })?;
-        let base64: String = body.split_ascii_whitespace().collect();
+        let base64: String = body.split(BLANKS).collect();
         Self::from_der(&base64_decode(&base64)?)
     }
 }

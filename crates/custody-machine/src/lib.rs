@@ -150,6 +150,9 @@ fn only(attestation: &Attestation, known: &[&str]) -> Result<(), Refusal> {
     }
 }
 
+/// What may stand around and in texts of platforms without a meaning.
+const BLANKS: [char; 4] = [' ', '\t', '\n', '\r'];
+
 /// DER or BER as it is, or in base64 with blanks wherever. The first byte tells them apart: base64 of what
 /// begins with `0` begins with `M`.
 fn binary(part: &[u8], at: &str) -> Result<Vec<u8>, Refusal> {
@@ -161,7 +164,7 @@ fn binary(part: &[u8], at: &str) -> Result<Vec<u8>, Refusal> {
 
 fn base64_text(part: &[u8], at: &str) -> Result<Vec<u8>, Refusal> {
     let text = core::str::from_utf8(part).map_err(|_| unverified(at, "base64", "other bytes"))?;
-    let text: String = text.split_ascii_whitespace().collect();
+    let text: String = text.split(BLANKS).collect();
     base64_decode(&text).map_err(unreadable(at))
 }
 

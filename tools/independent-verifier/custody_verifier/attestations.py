@@ -22,6 +22,7 @@ from .strict import check_text, parse
 MAX_PART = 256 << 10
 MAX_TOKEN = 64 << 10
 MAX_REGISTERS = 4 << 10
+BLANKS = b" \t\r\n"
 SIGNED_DATA, DATA = "2a864886f70d010702", "2a864886f70d010701"
 CONTENT_TYPE, MESSAGE_DIGEST = "2a864886f70d010903", "2a864886f70d010904"
 SHA256, RSA, RSA_WITH_SHA256 = "608648016503040201", "2a864886f70d010101", "2a864886f70d01010b"
@@ -126,13 +127,15 @@ def _parts(parts: dict[str, bytes], needed: set[str], optional: set[str] = set()
 
 
 def _base64(data: bytes) -> bytes:
+    """Rules 9 and 10."""
+    text = data.translate(None, BLANKS)
+    url_safe = b"-" in text or b"_" in text
     try:
-        text = b"".join(data.split()).decode("ascii")
-        found = base64.b64decode(text.replace("-", "+").replace("_", "/"), validate=True)
+        found = base64.b64decode(text, b"-_" if url_safe else None, validate=True)
     except ValueError:
         raise wrong("no base64") from None
-    if base64.b64encode(found).decode() != text.replace("-", "+").replace("_", "/"):
-        raise wrong("loose base64")
+    if (base64.urlsafe_b64encode(found) if url_safe else base64.b64encode(found)) != text:
+        raise wrong("loose base64, or two alphabets")
     return found
 
 

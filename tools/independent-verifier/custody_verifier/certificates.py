@@ -14,7 +14,10 @@ from .der import wrong
 from .refusal import Refusal
 
 SIGNATURES, CERTIFICATES = 0, 5
-_PEM = re.compile(r"\s*-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----\s*")
+_BLANK = "[ \t\r\n]"
+_PEM = re.compile(
+    f"{_BLANK}*-----BEGIN CERTIFICATE-----((?:[A-Za-z0-9+/=]|{_BLANK})+)-----END CERTIFICATE-----{_BLANK}*"
+)
 _RSA: dict[str, hashes.HashAlgorithm] = {
     "2a864886f70d01010b": hashes.SHA256(),
     "2a864886f70d01010c": hashes.SHA384(),
@@ -198,7 +201,11 @@ def from_pem(text: str, least: int = 2048) -> Certificate:
     try:
         if not match:
             raise ValueError("not one certificate")
-        return read(base64.b64decode("".join(match[1].split()), validate=True), least)
+        text = "".join(match[1].split())
+        found = base64.b64decode(text, validate=True)
+        if base64.b64encode(found).decode() != text:
+            raise ValueError("loose base64")
+        return read(found, least)
     except ValueError as error:
         raise Refusal("POLICY_INVALID", str(error)) from None
     except Refusal as refusal:

@@ -3,7 +3,7 @@
 from .refusal import Refusal
 
 SEQUENCE, SET, OID, INTEGER, BITS, OCTETS, BOOLEAN, NULL = 0x30, 0x31, 0x06, 0x02, 0x03, 0x04, 0x01, 0x05
-MAX_DEPTH = 24
+MAX_DEPTH, MAX_DIGITS = 24, 4
 
 
 def wrong(what: str) -> Refusal:
@@ -22,7 +22,7 @@ def _header(data: bytes, at: int, ber: bool) -> tuple[int, int | None, int]:
     count = first & 0x7F
     length = int.from_bytes(data[at + 2 : at + 2 + count], "big")
     short = encoded(length) == data[at + 1 : at + 2 + count]
-    if not 1 <= count <= 8 or at + 2 + count > len(data) or not (ber or short):
+    if not 1 <= count <= MAX_DIGITS or at + 2 + count > len(data) or not (ber or short):
         raise wrong("a length that is none")
     return tag, length, at + 2 + count
 

@@ -1,5 +1,6 @@
 //! What platforms sign of machines, of each kind, and what nobody signed so.
 
+mod encodings;
 mod quotes;
 mod tokens;
 
@@ -201,6 +202,7 @@ pub(super) fn add(set: &mut Set) {
     tokens::tokens(&mut group, &platforms);
     tokens::algorithms(&mut group, &platforms);
     quotes::quotes(&mut group, &platforms);
+    encodings::encodings(&mut group, &platforms);
     tables(&mut group, &platforms);
 }
 
@@ -537,6 +539,27 @@ fn tables(group: &mut Group<'_>, platforms: &Platforms) {
             "a key of the issuer that is not for signatures",
             "\"use\":\"sig\"",
             "\"use\":\"enc\"",
+        ),
+        (
+            "policy-certificate-loose",
+            invalid,
+            "a certificate with a loose bit in its base64",
+            "VB3dw==",
+            "VB3dx==",
+        ),
+        (
+            "policy-certificate-url",
+            invalid,
+            "a certificate in base64 for URLs",
+            "y2/lFIEB",
+            "y2_lFIEB",
+        ),
+        (
+            "policy-certificate-blank",
+            invalid,
+            "a certificate with a blank of another kind",
+            "VB3dw==",
+            "VB3d\u{a0}w==",
         ),
         ("policy-key-taken", Code::PolicyKeyDuplicate, "a machine's key", &keys, &taken),
     ] {
