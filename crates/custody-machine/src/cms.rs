@@ -150,7 +150,7 @@ fn signed_attributes(attributes: &[u8], content: &[u8]) -> Result<Vec<u8>, &'sta
         let attribute = || {
             let mut attribute = Elements(Some(element).filter(|e| e.tag == SEQUENCE)?.content);
             let name = attribute.take(OBJECT_IDENTIFIER)?.content;
-            let values = attribute.enter(SET)?.all(ATTRIBUTES)?;
+            let values = attribute.enter(SET)?.all(usize::MAX)?;
             attribute.end()?;
             Some((name, values))
         };
@@ -158,10 +158,14 @@ fn signed_attributes(attributes: &[u8], content: &[u8]) -> Result<Vec<u8>, &'sta
         let tags = [(CONTENT_TYPE, OBJECT_IDENTIFIER), (MESSAGE_DIGEST, OCTET_STRING)];
         for (place, (known, tag)) in found.iter_mut().zip(tags) {
             if name == known {
-                match &*values {
-                    [one] if one.tag == tag && place.is_none() => *place = Some(one.content),
-                    _ => return Err("an attribute that is there twice"),
+                if place.is_some() {
+                    return Err("an attribute that is there twice");
                 }
+                let [one] = &*values else { return Err("an attribute without its one value") };
+                if one.tag != tag {
+                    return Err("an attribute with a value of another type");
+                }
+                *place = Some(one.content);
             }
         }
     }
@@ -281,6 +285,7 @@ mod tests {
             &[&of_digest, &of_type],
             &[&other, &of_type, &other, &of_digest],
             &[&of_type, &of_digest, &other.repeat(14)],
+            &[&attribute(&[0x2a], &[(INTEGER, &[1][..]); 17]), &of_type, &of_digest],
         ] {
             assert_eq!(signed(good), Ok(element(SET, &good.concat())));
         }
@@ -288,6 +293,8 @@ mod tests {
             "attributes without type and digest of the content",
             "an attribute that is there twice",
         );
+        let (not_one, of_another) =
+            ("an attribute without its one value", "an attribute with a value of another type");
         for (bad, found) in [
             (&[&of_type[..]][..], absent),
             (&[&of_digest], absent),
@@ -295,13 +302,14 @@ mod tests {
             (&[&attribute(CONTENT_TYPE, &[(OBJECT_IDENTIFIER, SIGNED_DATA)]), &of_digest], absent),
             (&[&of_type, &of_type, &of_digest], twice),
             (&[&of_type, &of_digest, &of_digest], twice),
-            // no value, two, and one of another kind
-            (&[&attribute(CONTENT_TYPE, &[]), &of_digest], twice),
-            (&[&attribute(CONTENT_TYPE, &[(OBJECT_IDENTIFIER, DATA); 2]), &of_digest], twice),
-            (&[&attribute(CONTENT_TYPE, &[(OCTET_STRING, DATA)]), &of_digest], twice),
-            (&[&of_type, &attribute(MESSAGE_DIGEST, &[])], twice),
-            (&[&of_type, &attribute(MESSAGE_DIGEST, &[(OCTET_STRING, &digest[..]); 2])], twice),
-            (&[&of_type, &attribute(MESSAGE_DIGEST, &[(INTEGER, &digest)])], twice),
+            (&[&of_type, &attribute(CONTENT_TYPE, &[(OCTET_STRING, DATA)]), &of_digest], twice),
+            // no value, two, and one of another type
+            (&[&attribute(CONTENT_TYPE, &[]), &of_digest], not_one),
+            (&[&attribute(CONTENT_TYPE, &[(OBJECT_IDENTIFIER, DATA); 2]), &of_digest], not_one),
+            (&[&attribute(CONTENT_TYPE, &[(OCTET_STRING, DATA)]), &of_digest], of_another),
+            (&[&of_type, &attribute(MESSAGE_DIGEST, &[])], not_one),
+            (&[&of_type, &attribute(MESSAGE_DIGEST, &[(OCTET_STRING, &digest[..]); 2])], not_one),
+            (&[&of_type, &attribute(MESSAGE_DIGEST, &[(INTEGER, &digest)])], of_another),
             (
                 &[&of_type, &attribute(MESSAGE_DIGEST, &[(OCTET_STRING, &digest[1..])])],
                 "the digest of another content",

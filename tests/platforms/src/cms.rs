@@ -20,6 +20,8 @@ pub struct Cms<'a> {
     pub certificates: Vec<&'a [u8]>,
     /// Whether attributes are signed instead of the content itself.
     pub attributes: bool,
+    /// One more attribute that is signed.
+    pub attribute: Option<Vec<u8>>,
     /// The digest of the content, where it is another than the true one.
     pub digest: Option<[u8; 32]>,
     /// Lengths open and content in pieces, as Amazon has it.
@@ -42,6 +44,7 @@ impl<'a> Cms<'a> {
             signer,
             certificates: vec![signer.certificate()],
             attributes: true,
+            attribute: None,
             digest: None,
             ber: false,
             hash_is_signature: false,
@@ -57,6 +60,7 @@ impl<'a> Cms<'a> {
         let attributes = [
             sequence(&[&oid(CONTENT_TYPE), &set(&[&oid(DATA)])]),
             sequence(&[&oid(MESSAGE_DIGEST), &set(&[&octets(&digest)])]),
+            self.attribute.clone().unwrap_or_default(),
         ]
         .concat();
         let message = if self.attributes { set(&[&attributes]) } else { self.content.to_vec() };

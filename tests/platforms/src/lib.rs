@@ -19,7 +19,7 @@
 pub mod azure;
 pub mod cloud;
 mod cms;
-mod der;
+pub mod der;
 pub mod ec2;
 mod signer;
 pub mod token;

@@ -2,6 +2,7 @@
 
 use custody_core::encoding::base64;
 use custody_platforms::Cms;
+use custody_platforms::der::{oid, sequence, set, tlv};
 
 use super::{Platforms, UNVERIFIED, instance, refuse};
 use crate::case::{About, Group};
@@ -61,4 +62,10 @@ fn messages(group: &mut Group<'_>, platforms: &Platforms) {
         let about = format!("a length of {digits} digits");
         refuse(group, name, "ec2-length-4", UNVERIFIED, &about, &long(digits));
     }
+    // 1.2.840.113549.1.9.5, the time of signing
+    let time = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x05];
+    let values = tlv(0x17, &[b"260301000000Z"]).repeat(17);
+    let attribute = Some(sequence(&[&oid(&time), &set(&[&values])]));
+    let about = About("another attribute with many values", &[]);
+    group.accept("ec2-attribute-values", about, &platforms.cms(&Cms { attribute, ..cms }));
 }
