@@ -14,7 +14,7 @@ use custody_core::statement::Attestation;
 use custody_core::time::Time;
 
 use crate::jwks::TokenKey;
-use crate::{Context, Proven, audience, mismatch, only, required, unreadable, unverified};
+use crate::{BLANKS, Context, Proven, audience, mismatch, only, required, unreadable, unverified};
 
 /// Who signs tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,7 +145,8 @@ impl TokenIssuer {
         only(attestation, &[PART])?;
         let token = required(attestation, PART)?;
         let shape = |found: &str| unverified(PART, "a signed JSON Web Token", found);
-        let token = core::str::from_utf8(token).map_err(|_| shape("other bytes"))?.trim_ascii();
+        let token = core::str::from_utf8(token).map_err(|_| shape("other bytes"))?;
+        let token = token.trim_matches(BLANKS);
         if token.len() > TOKEN_BYTES {
             return Err(shape("a longer one"));
         }
@@ -197,7 +198,8 @@ impl TokenIssuer {
 
     fn facts(&self, claims: &[u8], context: &Context) -> Result<Proven, Refusal> {
         let fault = unreadable("");
-        let mut claims = members(claims).map_err(&fault)?;
+        let all = json::parse(claims, TOKEN_BYTES, TOKEN_BYTES).map_err(&fault)?;
+        let mut claims = all.clone().into_object("").map_err(&fault)?;
         let issuer = claims.text("iss").map_err(&fault)?;
         if issuer != self.issuer {
             return Err(unverified("iss", self.issuer.clone(), issuer));
@@ -222,11 +224,10 @@ impl TokenIssuer {
         }
         self.check_audience(&claims.required("aud").map_err(&fault)?, context)?;
         let subject = claims.text("sub").map_err(&fault)?;
-        let claims = Value::Object(claims.rest());
         let mut proven =
             Proven::from([("issuer".to_owned(), issuer), ("subject".to_owned(), subject)]);
         for Claim { fact, path } in &self.claims {
-            let value = path.iter().try_fold(&claims, |value, name| value.get(name));
+            let value = path.iter().try_fold(&all, |value, name| value.get(name));
             let text = match value {
                 None | Some(Value::Null) => continue,
                 Some(Value::Integer(number)) => number.to_string(),

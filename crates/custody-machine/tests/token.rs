@@ -175,7 +175,7 @@ fn a_token_has_at_most_64_kib() {
 #[test]
 fn other_claims_are_facts_where_the_policy_names_them() {
     let issuer = Issuer::new("https://ci.example.org");
-    let names = ["agent_pool", "attempt", "trusted", "absent", "nothing"];
+    let names = ["agent_pool", "attempt", "trusted", "absent", "nothing", "exp"];
     let platform =
         TokenIssuer { claims: names.map(Claim::named).into(), ..of(&issuer, Preset::Token) };
     let token = |more: &str| issuer.token(&issuer.claims(&bound(), "job 7", at(), more));
@@ -185,6 +185,7 @@ fn other_claims_are_facts_where_the_policy_names_them() {
         &[
             "ci.agent-pool = a",
             "ci.attempt = 3",
+            "ci.exp = 1772330400",
             "ci.issuer = https://ci.example.org",
             "ci.subject = job 7",
             "ci.trusted = true",
@@ -260,6 +261,7 @@ fn a_token_holds_for_a_time() {
         format!(r#""iat":{now},"exp":{}.5"#, now + 1),
         format!(r#""iat":{now},"exp":"{}""#, now + 1),
         format!(r#""iat":{now}"#),
+        format!(r#""iat":{now},"nbf":null,"exp":{}"#, now + 1),
         format!(r#""exp":{}"#, now + 1),
         format!(r#""iat":{now},"exp":{0},"exp":{0}"#, now + 1),
     ] {
@@ -287,6 +289,7 @@ fn the_algorithm_is_the_keys() {
         format!(r#"{{"alg":"RS256","kid":"{id}","crit":["exp"]}}"#),
         format!(r#"{{"alg":"RS256","kid":"{id}","crit":[]}}"#),
         r#"{"alg":"RS256","kid":"another"}"#.to_owned(),
+        r#"{"alg":"RS256","kid":null}"#.to_owned(),
         format!(r#"{{"alg":["RS256"],"kid":"{id}"}}"#),
         String::new(),
     ] {
@@ -309,13 +312,14 @@ fn the_algorithm_is_the_keys() {
         format!("{header}.{other}.{signature}"),
         format!("{token}.{signature}"),
         format!("{token}="),
+        format!("{token}\u{c}"),
         format!("{}.{signature}", signed.replace('.', "..")),
         String::new(),
     ] {
         assert_eq!(code(&bad, &platform), Code::WorkerIdentityUnverified, "{bad}");
     }
     assert!(proof(&token, &platform).is_ok());
-    assert!(proof(&format!("{token}\n"), &platform).is_ok());
+    assert!(proof(&format!(" \t{token}\r\n"), &platform).is_ok());
     let without_id = issuer.token_with(r#"{"alg":"RS256"}"#, &claims);
     assert!(proof(&without_id, &platform).is_ok());
     // another issuer by the same key

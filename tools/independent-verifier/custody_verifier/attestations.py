@@ -23,6 +23,8 @@ MAX_PART = 256 << 10
 MAX_TOKEN = 64 << 10
 MAX_REGISTERS = 4 << 10
 BLANKS = b" \t\r\n"
+# the end of the year 9999
+LAST = 253402300799
 SIGNED_DATA, DATA = "2a864886f70d010702", "2a864886f70d010701"
 CONTENT_TYPE, MESSAGE_DIGEST = "2a864886f70d010903", "2a864886f70d010904"
 SHA256, RSA, RSA_WITH_SHA256 = "608648016503040201", "2a864886f70d010101", "2a864886f70d01010b"
@@ -412,6 +414,8 @@ def _number(claims: dict[str, Any], name: str) -> int:
     if type(claims.get(name)) is not int:
         raise wrong(f"no {name}")
     number: int = claims[name]
+    if number > LAST:
+        raise wrong(f"{name} is no time")
     return number
 
 
@@ -427,13 +431,14 @@ def _claim(claims: dict[str, Any], path: tuple[str, ...]) -> str | None:
 
 def _token(parts: dict[str, bytes], platform: Platform, context: Context) -> Facts:
     _parts(parts, {"token"})
-    if len(parts["token"]) > MAX_TOKEN:
+    token = parts["token"].strip(BLANKS)
+    if len(token) > MAX_TOKEN:
         raise wrong("a token that is too large")
-    pieces = parts["token"].decode("latin-1").strip(" \t\r\n").split(".")
+    pieces = token.decode("latin-1").split(".")
     if len(pieces) != 3:
         raise wrong("no compact token")
     header, claims, signature = _json(_base64url(pieces[0])), _json(_base64url(pieces[1])), _base64url(pieces[2])
-    algorithm, id = _there(header, "alg"), _text(header, "kid")
+    algorithm, id = _there(header, "alg"), _there(header, "kid") if "kid" in header else None
     if algorithm not in ("RS256", "ES256", "ES384", "EdDSA", "Ed25519") or "crit" in header:
         raise wrong(f"algorithm {algorithm[:40]}, or something critical")
     text = f"{pieces[0]}.{pieces[1]}".encode()
@@ -443,11 +448,13 @@ def _token(parts: dict[str, bytes], platform: Platform, context: Context) -> Fac
     if _there(claims, "iss") != platform.issuer:
         raise wrong("another issuer")
     latest = context.at + context.skew
-    begun = _number(claims, "nbf") if claims.get("nbf") is not None else 0
+    begun = _number(claims, "nbf") if "nbf" in claims else 0
     if _number(claims, "iat") > latest or begun > latest or context.at >= _number(claims, "exp") + context.skew:
         raise wrong("another time")
     audience = f"custody:{context.binding}" if platform.audience is None else platform.audience
-    if claims.get("aud") not in (audience, [audience]):
+    if "aud" not in claims:
+        raise wrong("no audience")
+    if claims["aud"] not in (audience, [audience]):
         raise Refusal("WORKER_IDENTITY_MISMATCH", "another audience")
     paths = {"issuer": ("iss",), "subject": ("sub",), **CLAIMS[platform.kind]}
     paths.update({name.replace("_", "-"): (name,) for name in platform.claims})

@@ -166,14 +166,12 @@ authorities = ["""{}"""]
     }
 
     fn at(&self, attestation: Attestation, now: Time) -> What {
-        let (purpose, key) = Self::run();
-        let context = Context { binding: Self::binding(), at: now, skew: self.parsed.clock_skew };
-        let platform = self.parsed.platforms.get(&attestation.platform);
-        let proof =
-            platform.and_then(|known| custody_machine::verify(&attestation, known, &context).ok());
-        let (facts, bound) = proof.map(|proof| (proof.facts, proof.bound)).unwrap_or_default();
-        let policy = self.policy.clone();
-        What::Attested(Attested { policy, attestation, purpose, key, now, facts, bound })
+        judged(&self.policy, &self.parsed, attestation, now)
+    }
+
+    /// Under another policy.
+    fn under(policy: &str, attestation: Attestation) -> What {
+        judged(policy, &Policy::parse(policy).unwrap(), attestation, now())
     }
 
     fn case(&self, attestation: Attestation) -> What {
@@ -187,6 +185,17 @@ authorities = ["""{}"""]
     fn cms(&self, cms: &Cms<'_>) -> What {
         self.ec2("rsa2048", &cms.bytes())
     }
+}
+
+fn judged(policy: &str, parsed: &Policy, attestation: Attestation, now: Time) -> What {
+    let (purpose, key) = Platforms::run();
+    let context = Context { binding: Platforms::binding(), at: now, skew: parsed.clock_skew };
+    let platform = parsed.platforms.get(&attestation.platform);
+    let proof =
+        platform.and_then(|known| custody_machine::verify(&attestation, known, &context).ok());
+    let (facts, bound) = proof.map(|proof| (proof.facts, proof.bound)).unwrap_or_default();
+    let policy = policy.to_owned();
+    What::Attested(Attested { policy, attestation, purpose, key, now, facts, bound })
 }
 
 fn refuse(group: &mut Group<'_>, name: &str, control: &str, code: Code, about: &str, what: &What) {

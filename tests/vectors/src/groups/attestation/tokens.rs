@@ -2,6 +2,7 @@
 
 use custody_core::digest::Sha256;
 use custody_core::encoding::base64url;
+use custody_core::time::Time;
 use custody_machine::audience;
 use custody_platforms::attestation;
 use custody_platforms::token::Issuer;
@@ -130,8 +131,79 @@ pub(super) fn tokens(group: &mut Group<'_>, platforms: &Platforms) {
     let about = About("as late as the skew allows", &[]);
     let last = github.github(&audience, "2026-02-28T23:55:01Z".parse().unwrap());
     group.accept("token-just-before", about, &case("github", &format!(" {last}\n")));
+    forms(group, platforms);
     let about = "of one kind, to another";
     refuse(group, "token-other-kind", "token-google", UNVERIFIED, about, &case("google", &good));
+}
+
+/// Members that are there and say nothing, times at the end of time, and tokens as long as they may be.
+fn forms(group: &mut Group<'_>, platforms: &Platforms) {
+    let audience = audience(&Platforms::binding());
+    let case = |token: &str| platforms.case(attestation("github", &[("token", &token)]));
+    let github = issuer("https://token.actions.githubusercontent.com");
+    let claims = github.claims(&audience, "repo:example/hello", now(), r#""event_name":"push""#);
+    let (from, until) = (now().unix(), now().plus(3600).unix());
+    let changed = |from: &str, to: &str| {
+        assert!(claims.contains(from), "{from}");
+        github.token(&claims.replacen(from, to, 1))
+    };
+    let exp = |moment: u64| changed(&format!("\"exp\":{until}"), &format!("\"exp\":{moment}"));
+    let nbf = format!("\"nbf\":{from},");
+    let last: Time = "9999-12-31T23:59:59Z".parse().unwrap();
+    let about = About("without a time before which it does not hold", &[]);
+    group.accept("token-no-nbf", about, &case(&changed(&nbf, "")));
+    let about = About("until the end of time", &[]);
+    group.accept("token-last", about, &case(&exp(last.unix())));
+    let kid = r#"{"alg":"RS256","kid":null}"#;
+    for (name, control, about, token) in [
+        ("token-nbf-null", "token-no-nbf", "null as a time", changed(&nbf, "\"nbf\":null,")),
+        (
+            "token-kid-null",
+            "token-no-kid",
+            "null as the id of a key",
+            github.token_with(kid, &claims),
+        ),
+        ("token-after-last", "token-last", "a time that is none", exp(last.unix() + 1)),
+        (
+            "token-no-audience",
+            "token-github",
+            "for nobody",
+            changed(&format!("\"aud\":\"{audience}\","), ""),
+        ),
+        (
+            "token-form-feed",
+            "token-github",
+            "a blank that is none",
+            format!("{}\u{c}", github.token(&claims)),
+        ),
+    ] {
+        refuse(group, name, control, UNVERIFIED, about, &case(&token));
+    }
+    let sized = |size: usize| {
+        let with = |jti: usize, typ: usize| {
+            let header = format!(r#"{{"alg":"RS256","typ":"{}"}}"#, "J".repeat(typ));
+            let more = format!(r#""jti":"{}""#, "x".repeat(jti));
+            github
+                .token_with(&header, &github.claims(&audience, "repo:example/hello", now(), &more))
+        };
+        let room = size - with(0, 0).len();
+        // four letters are three bytes
+        let near = (0..4).flat_map(|typ| (0..8).map(move |less| (room / 4 * 3 - less, typ)));
+        let tokens = near.map(|(jti, typ)| with(jti, typ));
+        tokens.into_iter().find(|token| token.len() == size).unwrap()
+    };
+    let about = About("as long as a token may be, and blanks around it", &[]);
+    group.accept("token-long", about, &case(&format!("\n {}\t\r\n", sized(64 << 10))));
+    let about = "longer than a token may be";
+    refuse(group, "token-too-long", "token-long", UNVERIFIED, about, &case(&sized((64 << 10) + 1)));
+
+    let claim = "claims = [\"event_name\"]";
+    assert!(platforms.policy.contains(claim));
+    let policy = platforms.policy.replace(claim, "claims = [\"event_name\", \"exp\", \"jti\"]");
+    let token = github.github(&audience, now());
+    let case = Platforms::under(&policy, attestation("github", &[("token", &token)]));
+    let about = About("a fact that is one of the claims of every token", &[]);
+    group.accept("token-claim-exp", about, &case);
 }
 
 /// A token of the runner that has keys of all kinds.
