@@ -494,6 +494,8 @@ def _tpm_signature(data: bytes) -> Callable[[keys.Key, bytes], bool]:
         raise wrong("another algorithm")
     values = [structure.sized() for _ in range(2 if kind == 0x18 else 1)]
     structure.end()
+    if kind == 0x18 and any(len(value) > 32 for value in values):
+        raise wrong("a number that is too long")
 
     def fits(key: keys.Key, quote: bytes) -> bool:
         public = key.public
@@ -518,7 +520,7 @@ def _registers(data: bytes) -> dict[int, bytes]:
         raise wrong("too many registers")
     found: dict[int, bytes] = {}
     whole = _json(data)
-    if set(whole) != {"sha256"}:
+    if set(whole) != {"sha256"} or not isinstance(whole["sha256"], dict):
         raise wrong("another bank")
     for name, value in _inside(whole, "sha256").items():
         good = re.fullmatch("0|[1-9][0-9]?", name) and isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value)

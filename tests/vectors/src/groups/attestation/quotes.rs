@@ -72,9 +72,15 @@ pub(super) fn quotes(group: &mut Group<'_>, platforms: &Platforms) {
         refuse(group, name, "tpm-rsa", UNVERIFIED, about, &case);
     }
     let none = tpm::attest(binding.as_bytes(), &[]);
-    let none = case(&none, &signed(&none), &tpm::pcrs(&[]));
     let about = About("a quote of no register proves the key", &[]);
-    group.accept("tpm-no-registers", about, &none);
+    group.accept("tpm-no-registers", about, &case(&none, &signed(&none), &tpm::pcrs(&[])));
+    let null = case(&none, &signed(&none), "{\"sha256\":null}");
+    let about = "null instead of no registers";
+    refuse(group, "tpm-null-registers", "tpm-no-registers", UNVERIFIED, about, &null);
+    let [r, s] = [&ecdsa[6..38], &ecdsa[40..]].map(|number| sized(&[&[0][..], number].concat()));
+    let long = case(&quote, &[&ecdsa[..4], &r, &s].concat(), &pcrs);
+    let about = "numbers of more than 32 bytes";
+    refuse(group, "tpm-ecdsa-long", "tpm-ecdsa", UNVERIFIED, about, &long);
     certified_quotes(group, platforms, &quote, &pcrs);
 }
 
