@@ -1,5 +1,7 @@
 //! X.509 certificates (RFC 5280), as far as platforms use them.
 
+mod extensions;
+
 use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::String;
@@ -14,9 +16,9 @@ use custody_core::{Code, Refusal};
 
 use crate::BLANKS;
 use crate::asn1::{
-    self, BIT_STRING, BOOLEAN, Element, Elements, INTEGER, OBJECT_IDENTIFIER, OCTET_STRING,
-    SEQUENCE, SET, context,
+    self, BIT_STRING, Element, Elements, INTEGER, OBJECT_IDENTIFIER, SEQUENCE, SET, context,
 };
+use extensions::Extensions;
 
 /// The key of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +33,8 @@ pub enum CertifiedKey {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
     signed: Vec<u8>,
-    algorithm: Vec<u8>,
+    /// How it was signed, if that is a way that counts.
+    scheme: Option<Scheme>,
     signature: Vec<u8>,
     issuer: Vec<u8>,
     subject: Vec<u8>,
@@ -41,25 +44,15 @@ pub struct Certificate {
     extensions: Extensions,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Extensions {
-    /// How many authorities may be below, if it is one at all.
-    authority: Option<usize>,
-    usage: Option<u8>,
-    purposes: Option<Vec<Vec<u8>>>,
-    names: Vec<String>,
-}
-
-const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x13];
-const KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x0f];
-const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x25];
-const ALTERNATIVE_NAME: &[u8] = &[0x55, 0x1d, 0x11];
-/// What we do not check, critical or not: names that an authority may certify.
-const NAME_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x1e];
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 
 const DIGITAL_SIGNATURE: u8 = 0x80;
 const CERTIFICATE_SIGN: u8 = 0x04;
+
+/// 1.2.840.113549.1.1.1
+const RSA_KEY: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
+/// 1.3.101.112, of keys and of signatures
+const ED25519: &[u8] = &[0x2b, 0x65, 0x70];
 
 /// Algorithms of signatures by their object identifiers.
 const ALGORITHMS: [(&[u8], Scheme); 6] = [
@@ -68,10 +61,9 @@ const ALGORITHMS: [(&[u8], Scheme); 6] = [
     (&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0d], Scheme::RsaPkcs1Sha512),
     (&[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02], Scheme::EcdsaP256Der),
     (&[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x03], Scheme::EcdsaP384Der),
-    (&[0x2b, 0x65, 0x70], Scheme::Ed25519),
+    (ED25519, Scheme::Ed25519),
 ];
 
-const ELEMENTS: usize = 64;
 /// Most certificates between that of a signer and one that the policy pins.
 const INTERMEDIATES: usize = 2;
 
@@ -101,11 +93,13 @@ impl Certificate {
                 Err(_) => return Err(refusal),
             },
         };
-        let extensions = Extensions::read(&body);
-        let oid = Elements(algorithm.content).take(OBJECT_IDENTIFIER);
+        if !is_key_in_form(body.key) {
+            return Err(fault("a key in another form"));
+        }
+        let extensions = Extensions::read(body.extensions, &body.common_names);
         Ok(Self {
             signed: signed.whole.to_vec(),
-            algorithm: oid.map(|oid| oid.content.to_vec()).unwrap_or_default(),
+            scheme: scheme(algorithm.content),
             signature: signature.to_vec(),
             issuer: body.issuer.whole.to_vec(),
             subject: body.subject.whole.to_vec(),
@@ -143,7 +137,7 @@ impl Certificate {
         format!("{} to {}", self.not_before, self.not_after)
     }
 
-    /// The DNS names that it is for or, without any, the common name of its subject.
+    /// The DNS names that it is for or, without a list of names, the only common name of its subject.
     pub(crate) fn names(&self) -> &[String] {
         &self.extensions.names
     }
@@ -173,14 +167,13 @@ impl Certificate {
     }
 
     fn issued(&self, other: &Self, below: usize) -> bool {
-        let scheme = ALGORITHMS.iter().find(|(oid, _)| *oid == other.algorithm);
-        let signed = |(key, (_, scheme)): (&PublicKey, &(&[u8], Scheme))| {
-            signature_fits(key, *scheme, &other.signed, &other.signature)
+        let signed = |(key, scheme): (&PublicKey, Scheme)| {
+            signature_fits(key, scheme, &other.signed, &other.signature)
         };
         self.subject == other.issuer
             && self.extensions.authority.is_some_and(|most| below <= most)
             && self.extensions.usage.is_none_or(|usage| usage & CERTIFICATE_SIGN != 0)
-            && self.strong_key().zip(scheme).is_some_and(signed)
+            && self.strong_key().zip(other.scheme).is_some_and(signed)
     }
 }
 
@@ -200,6 +193,31 @@ impl FromStr for Certificate {
     }
 }
 
+/// How a certificate was signed. The parameters are NULL or not there, as RFC 4055, 5 has it for RSA. For ECDSA
+/// they should not be there (RFC 5758, 3.2), but some who sign with a TPM write NULL. Ed25519 has none
+/// (RFC 8410, 3).
+fn scheme(algorithm: &[u8]) -> Option<Scheme> {
+    let mut algorithm = Elements(algorithm);
+    let name = algorithm.take(OBJECT_IDENTIFIER)?.content;
+    let (_, scheme) = ALGORITHMS.iter().find(|(oid, _)| *oid == name)?;
+    let null_fits = *scheme != Scheme::Ed25519;
+    (algorithm.0.is_empty() || null_fits && algorithm.0 == [5, 0]).then_some(*scheme)
+}
+
+/// Whether a key has the parameters that its kind has: NULL for RSA (RFC 3279, 2.3.1), none for Ed25519
+/// (RFC 8410, 3). That of others is their curve, without which nobody reads them.
+fn is_key_in_form(key: Element<'_>) -> bool {
+    let read = || {
+        let mut algorithm = Elements(key.content).enter(SEQUENCE)?;
+        Some((algorithm.take(OBJECT_IDENTIFIER)?.content, algorithm.0))
+    };
+    match read() {
+        Some((RSA_KEY, parameters)) => parameters == [5, 0],
+        Some((ED25519, parameters)) => parameters.is_empty(),
+        other => other.is_some(),
+    }
+}
+
 /// A bit string of whole bytes.
 fn bits(element: Element<'_>) -> Option<&[u8]> {
     element.content.strip_prefix(&[0])
@@ -211,6 +229,7 @@ struct Body<'a> {
     not_before: Time,
     not_after: Time,
     subject: Element<'a>,
+    common_names: Vec<&'a [u8]>,
     key: Element<'a>,
     extensions: Option<Elements<'a>>,
 }
@@ -226,6 +245,8 @@ impl<'a> Body<'a> {
         let (not_before, not_after) = (time(validity.next()?)?, time(validity.next()?)?);
         validity.end()?;
         let subject = body.take(SEQUENCE)?;
+        let common_names = common_names(Elements(subject.content))?;
+        // no unique identifiers (RFC 5280, 4.1.2.8)
         let key = body.take(SEQUENCE)?;
         let extensions = match body.optional(context(3)) {
             None => None,
@@ -234,96 +255,36 @@ impl<'a> Body<'a> {
             Some(explicit) => Some(asn1::only(explicit.content, SEQUENCE)?),
         };
         body.end()?;
-        Some(Self { algorithm, issuer, not_before, not_after, subject, key, extensions })
+        Some(Self {
+            algorithm,
+            issuer,
+            not_before,
+            not_after,
+            subject,
+            common_names,
+            key,
+            extensions,
+        })
     }
 }
 
-impl Extensions {
-    fn read(body: &Body<'_>) -> Option<Self> {
-        let mut read = Self::default();
-        let mut seen = Vec::new();
-        for element in body.extensions.map_or(Some(Vec::new()), |all| all.all(ELEMENTS))? {
-            let mut extension = Elements(Some(element).filter(|e| e.tag == SEQUENCE)?.content);
-            let name = extension.take(OBJECT_IDENTIFIER)?.content;
-            let critical = match extension.optional(BOOLEAN) {
-                None => false,
-                Some(flag) if flag.content == [0xff] => true,
-                Some(_) => return None,
-            };
-            let value = extension.take(OCTET_STRING)?.content;
-            extension.end()?;
-            if seen.contains(&name) {
-                return None;
-            }
-            seen.push(name);
-            match name {
-                BASIC_CONSTRAINTS => {
-                    let (is_authority, most_below) = constraints(value)?;
-                    read.authority = is_authority.then_some(most_below);
-                }
-                KEY_USAGE => {
-                    let usage = asn1::only(value, BIT_STRING)?.0;
-                    let [0..8, first, ..] = usage else { return None };
-                    read.usage = Some(*first);
-                }
-                EXTENDED_KEY_USAGE => {
-                    let purposes = asn1::only(value, SEQUENCE)?.all(ELEMENTS)?;
-                    let purpose = |element: &Element<'_>| {
-                        (element.tag == OBJECT_IDENTIFIER).then(|| element.content.to_vec())
-                    };
-                    read.purposes = Some(purposes.iter().map(purpose).collect::<Option<_>>()?);
-                }
-                ALTERNATIVE_NAME => {
-                    let names = asn1::only(value, SEQUENCE)?.all(ELEMENTS)?;
-                    // dNSName [2]
-                    let dns = names.iter().filter(|name| name.tag == 0x82);
-                    read.names = dns.filter_map(|name| text(name.content)).collect();
-                }
-                NAME_CONSTRAINTS => return None,
-                _ if critical => return None,
-                _ => {}
-            }
-        }
-        if !seen.contains(&ALTERNATIVE_NAME) {
-            read.names.extend(common_name(Elements(body.subject.content)));
-        }
-        Some(read)
-    }
-}
-
-/// Whether it is an authority, and how many may be below.
-fn constraints(value: &[u8]) -> Option<(bool, usize)> {
-    let mut constraints = asn1::only(value, SEQUENCE)?;
-    let is_authority = match constraints.optional(BOOLEAN) {
-        None => false,
-        Some(flag) if flag.content == [0xff] => true,
-        Some(_) => return None,
-    };
-    let most = match constraints.optional(INTEGER).map(|number| number.content) {
-        None => usize::MAX,
-        Some([number]) if *number < 0x80 => usize::from(*number),
-        Some(_) => return None,
-    };
-    constraints.end()?;
-    Some((is_authority, most))
-}
-
-fn common_name(mut subject: Elements<'_>) -> Option<String> {
-    while let Some(mut set) = subject.enter(SET) {
-        while let Some(mut pair) = set.enter(SEQUENCE) {
-            if pair.take(OBJECT_IDENTIFIER)?.content == COMMON_NAME {
-                return text(pair.next()?.content);
+fn common_names(mut subject: Elements<'_>) -> Option<Vec<&[u8]>> {
+    let mut found = Vec::new();
+    while !subject.0.is_empty() {
+        let mut set = subject.enter(SET)?;
+        while !set.0.is_empty() {
+            let mut pair = set.enter(SEQUENCE)?;
+            let (kind, value) = (pair.take(OBJECT_IDENTIFIER)?, pair.next()?);
+            pair.end()?;
+            if kind.content == COMMON_NAME {
+                found.push(value.content);
             }
         }
     }
-    None
+    Some(found)
 }
 
-fn text(bytes: &[u8]) -> Option<String> {
-    core::str::from_utf8(bytes).ok().map(str::to_ascii_lowercase)
-}
-
-/// `UTCTime` or `GeneralizedTime`, in the one form that certificates have.
+/// `UTCTime` or `GeneralizedTime`, in the one form that certificates have, from 1970.
 fn time(element: Element<'_>) -> Option<Time> {
     let text = core::str::from_utf8(element.content).ok()?;
     let (year, rest) = match (element.tag, text.get(..2)?) {
@@ -344,8 +305,8 @@ fn time(element: Element<'_>) -> Option<Time> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::asn1::element;
     use crate::asn1::tests::Changed;
+    use crate::asn1::{BOOLEAN, OCTET_STRING, element};
     use alloc::string::ToString;
 
     /// The certificate of an authority, with one change. Nobody signed it.
@@ -450,7 +411,7 @@ mod tests {
     #[test]
     fn flags_numbers_bits_and_purposes_have_one_form() {
         let flag: [(&[u8], bool); 5] =
-            [(&[0xff], true), (&[1], false), (&[0], false), (&[], false), (&[0xff, 0xff], false)];
+            [(&[0xff], true), (&[0], true), (&[1], false), (&[], false), (&[0xff, 0xff], false)];
         for place in ["constraints: critical", "alternative: critical", "is authority"] {
             for (content, good) in flag {
                 assert_eq!(with(place, content).is_some(), good, "{place}: {content:?}");
@@ -459,9 +420,14 @@ mod tests {
         for (content, most) in [
             (&[0][..], Some(0)),
             (&[0x7f], Some(0x7f)),
+            (&[0, 0x80], Some(0x80)),
+            (&[1, 0], Some(0x100)),
+            (&[1, 0, 0, 0, 0, 0, 0, 0, 0], Some(usize::MAX)),
             (&[0x80], None),
             (&[0xff], None),
+            (&[0xff, 0x7f], None),
             (&[0, 3], None),
+            (&[0, 0x7f], None),
             (&[], None),
         ] {
             let read = with("most below", content).map(|read| read.extensions.authority);
@@ -473,6 +439,13 @@ mod tests {
         for (content, first) in [
             (&[7, 0x80][..], Some(0x80)),
             (&[0, 0x04, 0x80], Some(0x04)),
+            (&[0, 0, 0x80], Some(0)),
+            (&[1, 0x06], Some(0x06)),
+            // one of the bits that are not used, no bit at all, and more unused ones than there are
+            (&[2, 0x06], None),
+            (&[7, 0x80, 0x40], None),
+            (&[7, 0], None),
+            (&[0, 0, 0], None),
             (&[8, 0x80], None),
             (&[0], None),
             (&[], None),
@@ -537,6 +510,14 @@ mod tests {
         ] {
             assert!(!with(place, content).unwrap().is_authority(), "{place}: {content:?}");
         }
+        assert!(!with("is authority", &[0]).unwrap().is_authority());
+        assert!(
+            changed("alternative", &|content| {
+                let value = [6, 3, 0x55, 0x1d, 0x63, BOOLEAN, 1, 0, OCTET_STRING, 0];
+                *content = value.to_vec();
+            })
+            .is_some()
+        );
         let unlimited = with("limits", &[BOOLEAN, 1, 0xff]).unwrap();
         assert_eq!(unlimited.extensions.authority, Some(usize::MAX));
     }
@@ -556,19 +537,75 @@ mod tests {
             let set =
                 |pairs: &&[_]| element(SET, &pairs.iter().flat_map(pair).collect::<Vec<u8>>());
             let subject: Vec<u8> = sets.iter().flat_map(set).collect();
-            common_name(Elements(&subject))
+            changed("body", &|content| {
+                let all = Elements(content).all(8).unwrap();
+                let named = all.iter().enumerate().filter(|(i, _)| *i != 7);
+                let whole = |(i, old): (usize, &Element<'_>)| match i {
+                    5 => element(SEQUENCE, &subject),
+                    0 => Vec::new(),
+                    _ => old.whole.to_vec(),
+                };
+                *content = named.flat_map(whole).collect();
+            })
+            .map(|read| read.names().join(" "))
         };
         let (other, name) = (&[0x55, 0x04, 0x0a][..], COMMON_NAME);
         for (sets, expected) in [
-            (&[&[(name, &b"A.example.org"[..])][..]][..], Some("a.example.org")),
-            (&[&[(other, b"b")], &[(name, b"a")]], Some("a")),
-            (&[&[(other, b"b"), (name, b"a")]], Some("a")),
-            (&[&[(name, b"a")], &[(name, b"b")]], Some("a")),
-            (&[&[(other, b"b")], &[(other, b"a")]], None),
-            (&[&[(name, &[0xff])]], None),
-            (&[], None),
+            (&[&[(name, &b"A.example.org"[..])][..]][..], "a.example.org"),
+            (&[&[(other, b"b")], &[(name, b"a")]], "a"),
+            (&[&[(other, b"b"), (name, b"a")]], "a"),
+            // of several nobody chooses
+            (&[&[(name, b"a")], &[(name, b"b")]], ""),
+            (&[&[(name, b"a"), (name, b"a")]], ""),
+            (&[&[(other, b"b")], &[(other, b"a")]], ""),
+            // what is no name of a host
+            (&[&[(name, b"\xff.a")]], ""),
+            (&[&[(name, b"b\0.a")]], ""),
+            (&[&[(name, "\u{e9}.a".as_bytes())]], ""),
+            (&[&[(name, b"a b")]], ""),
+            (&[&[(name, b"*.a_b-c.1")]], "*.a_b-c.1"),
+            (&[], ""),
         ] {
-            assert_eq!(common(sets).as_deref(), expected, "{sets:?}");
+            assert_eq!(common(sets).as_deref(), Some(expected), "{sets:?}");
+        }
+        // sets of pairs, and nothing else
+        let pair =
+            |more: &[u8]| element(SEQUENCE, &[&element(OBJECT_IDENTIFIER, name), more].concat());
+        let good = element(SET, &pair(&[0x0c, 1, b'a']));
+        assert_eq!(common_names(Elements(&good)), Some([&b"a"[..]].into()));
+        for bad in [
+            element(SEQUENCE, &pair(&[0x0c, 1, b'a'])),
+            element(SET, &[5, 0]),
+            element(SET, &pair(&[])),
+            element(SET, &pair(&[0x0c, 1, b'a', 5, 0])),
+        ] {
+            assert_eq!(common_names(Elements(&bad)), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn keys_and_signatures_have_the_parameters_of_their_kind() {
+        for (name, kind) in ALGORITHMS {
+            let null_fits = kind != Scheme::Ed25519;
+            for (parameters, good) in
+                [(&[][..], true), (&[5, 0], null_fits), (&[4, 0], false), (&[5, 0, 5, 0], false)]
+            {
+                let found = scheme(&[&element(OBJECT_IDENTIFIER, name), parameters].concat());
+                assert_eq!(found, good.then_some(kind), "{kind:?}: {parameters:?}");
+            }
+        }
+        assert_eq!(scheme(&element(OBJECT_IDENTIFIER, RSA_KEY)), None);
+        assert_eq!(scheme(&[]), None);
+        let good = |name: &[u8], parameters: &[u8]| {
+            let algorithm = [&element(OBJECT_IDENTIFIER, name), parameters].concat();
+            let key = element(SEQUENCE, &element(SEQUENCE, &algorithm));
+            is_key_in_form(Elements(&key).next().unwrap())
+        };
+        assert!(good(RSA_KEY, &[5, 0]) && good(ED25519, &[]) && good(&[0x2a], &[6, 1, 0x2a]));
+        for (name, parameters) in
+            [(RSA_KEY, &[][..]), (RSA_KEY, &[4, 0]), (RSA_KEY, &[5, 0, 5, 0]), (ED25519, &[5, 0])]
+        {
+            assert!(!good(name, parameters), "{parameters:?}");
         }
     }
 

@@ -17,6 +17,7 @@
 )]
 
 pub mod azure;
+pub mod certificate;
 pub mod cloud;
 mod cms;
 pub mod der;
@@ -27,8 +28,9 @@ pub mod tpm;
 
 use custody_core::statement::Attestation;
 
+pub use certificate::Unsigned;
 pub use cms::Cms;
-pub use signer::{Certified, Signer};
+pub use signer::{Certified, Signer, pem};
 
 /// An attestation from parts.
 pub fn attestation(platform: &str, parts: &[(&str, &dyn AsRef<[u8]>)]) -> Attestation {

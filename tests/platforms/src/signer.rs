@@ -7,7 +7,9 @@ use custody_core::encoding::base64;
 use custody_core::key::PublicKey;
 use custody_core::time::Time;
 
-use crate::der::{RSA, RSA_WITH_SHA256, algorithm, bits, octets, oid, sequence, set, small, tlv};
+use crate::Unsigned;
+use crate::certificate::name;
+use crate::der::{RSA, algorithm, bits, sequence};
 
 /// Somebody with an RSA key of 2048 bits and a certificate for it.
 pub struct Signer {
@@ -67,7 +69,8 @@ impl Signer {
     }
 
     fn own_with(key: RsaKeyPair, certified: &Certified) -> Self {
-        let certificate = certificate(certified, &spki(&key), &certified.name, &key);
+        let unsigned = Unsigned::new(certified, &spki(&key), &certified.name);
+        let certificate = unsigned.signed(|message| sign(&key, &RSA_PKCS1_SHA256, message));
         Self { key, name: certified.name.clone(), certificate }
     }
 
@@ -87,13 +90,19 @@ impl Signer {
     }
 
     fn issue_with(&self, key: RsaKeyPair, certified: &Certified) -> Self {
-        let certificate = certificate(certified, &spki(&key), &self.name, &self.key);
+        let certificate = Unsigned::new(certified, &spki(&key), &self.name);
+        let certificate = certificate.signed(|message| self.sign(message));
         Self { key, name: certified.name.clone(), certificate }
     }
 
     /// A certificate by this one for a key that somebody else has.
     pub fn certify(&self, certified: &Certified, key: &PublicKey) -> Vec<u8> {
-        certificate(certified, &key.to_spki_der(), &self.name, &self.key)
+        self.unsigned(certified, key).signed(|message| self.sign(message))
+    }
+
+    /// The same before it is signed.
+    pub fn unsigned(&self, certified: &Certified, key: &PublicKey) -> Unsigned {
+        Unsigned::new(certified, &key.to_spki_der(), &self.name)
     }
 
     pub fn public_key(&self) -> PublicKey {
@@ -123,7 +132,7 @@ impl Signer {
 }
 
 /// A certificate in PEM.
-pub(crate) fn pem(der: &[u8]) -> String {
+pub fn pem(der: &[u8]) -> String {
     format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", base64(der))
 }
 
@@ -135,52 +144,4 @@ fn sign(key: &RsaKeyPair, encoding: &'static dyn RsaEncoding, message: &[u8]) ->
 
 fn spki(key: &RsaKeyPair) -> Vec<u8> {
     sequence(&[&algorithm(RSA), &bits(key.public_key().as_ref())])
-}
-
-fn name(common: &str) -> Vec<u8> {
-    let pair = sequence(&[&oid(&[0x55, 4, 3]), &tlv(0x0c, &[common.as_bytes()])]);
-    sequence(&[&set(&[&pair])])
-}
-
-fn time(time: Time) -> Vec<u8> {
-    let digits: String = time.to_string().chars().filter(char::is_ascii_digit).collect();
-    match &digits[..2] {
-        "20" if &digits[2..3] < "5" => tlv(0x17, &[&digits.as_bytes()[2..], b"Z"]),
-        _ => tlv(0x18, &[digits.as_bytes(), b"Z"]),
-    }
-}
-
-fn certificate(certified: &Certified, spki: &[u8], issuer: &str, by: &RsaKeyPair) -> Vec<u8> {
-    let Certified { name: subject, names, authority, not_before, not_after, purposes, .. } =
-        certified;
-    let extension = |last: u8, critical: bool, value: &[u8]| {
-        let critical: &[u8] = if critical { &[1, 1, 0xff] } else { &[] };
-        sequence(&[&oid(&[0x55, 0x1d, last]), critical, &octets(value)])
-    };
-    let is_authority: &[u8] = if *authority { &[1, 1, 0xff] } else { &[] };
-    let most_below = certified.path_length.map(small).unwrap_or_default();
-    let mut extensions = vec![
-        extension(0x13, true, &sequence(&[is_authority, &most_below])),
-        extension(0x0f, true, &tlv(3, &[&[0, certified.usage]])),
-    ];
-    if !names.is_empty() {
-        let names: Vec<Vec<u8>> = names.iter().map(|name| tlv(0x82, &[name.as_bytes()])).collect();
-        extensions.push(extension(0x11, false, &sequence(&[&names.concat()])));
-    }
-    if !purposes.is_empty() {
-        let purposes: Vec<Vec<u8>> = purposes.iter().map(|purpose| oid(purpose)).collect();
-        extensions.push(extension(0x25, false, &sequence(&[&purposes.concat()])));
-    }
-    extensions.extend(certified.more.map(|(last, critical)| extension(last, critical, &[5, 0])));
-    let signed = sequence(&[
-        &tlv(0xa0, &[&small(2)]),
-        &small(1),
-        &algorithm(RSA_WITH_SHA256),
-        &name(issuer),
-        &sequence(&[&time(*not_before), &time(*not_after)]),
-        &name(subject),
-        spki,
-        &tlv(0xa3, &[&sequence(&[&extensions.concat()])]),
-    ]);
-    sequence(&[&signed, &algorithm(RSA_WITH_SHA256), &bits(&sign(by, &RSA_PKCS1_SHA256, &signed))])
 }

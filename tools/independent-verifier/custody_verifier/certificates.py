@@ -18,6 +18,9 @@ _BLANK = "[ \t\r\n]"
 _PEM = re.compile(
     f"{_BLANK}*-----BEGIN CERTIFICATE-----((?:[A-Za-z0-9+/=]|{_BLANK})+)-----END CERTIFICATE-----{_BLANK}*"
 )
+_HOST = re.compile(b"[A-Za-z0-9._*-]*")
+MAX_LISTED = 64
+VERSION_3 = b"\x02\x01\x02"
 _RSA: dict[str, hashes.HashAlgorithm] = {
     "2a864886f70d01010b": hashes.SHA256(),
     "2a864886f70d01010c": hashes.SHA384(),
@@ -67,12 +70,14 @@ class Certificate:
 def _fits(public: keys.Public, algorithm: bytes, signature: bytes, message: bytes) -> bool:
     reader = der.Reader(algorithm)
     oid, parameters = reader.take(der.OID).hex(), reader.data[reader.at :]
+    if parameters not in (b"", b"\x05\x00"):
+        return False
     try:
-        if isinstance(public, rsa.RSAPublicKey) and oid in _RSA and parameters in (b"", b"\x05\x00"):
+        if isinstance(public, rsa.RSAPublicKey) and oid in _RSA:
             public.verify(signature, message, padding.PKCS1v15(), _RSA[oid])
         elif isinstance(public, ec.EllipticCurvePublicKey) and _ECDSA.get(oid, ("",))[0] == public.curve.name:
             public.verify(signature, message, ec.ECDSA(_ECDSA[oid][1]))
-        elif isinstance(public, ed25519.Ed25519PublicKey) and oid == _ED25519:
+        elif isinstance(public, ed25519.Ed25519PublicKey) and oid == _ED25519 and not parameters:
             return keys.fits_ed25519(public, signature, message)
         else:
             return False
@@ -89,15 +94,27 @@ def _time(reader: der.Reader) -> int:
     elif tag != 0x18 or not re.fullmatch("[0-9]{14}Z", text):
         raise wrong("a time that is none")
     try:
-        return int(datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=timezone.utc).timestamp())
+        found = int(datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=timezone.utc).timestamp())
     except ValueError:
         raise wrong("a time that is none") from None
+    if found < 0:
+        raise wrong("a time before 1970")
+    return found
 
 
-def _bits(content: bytes) -> bytes:
-    if not content or content[0] > 7 or (len(content) == 1 and content[0]):
-        raise wrong("bits that are none")
-    return content[1:]
+def _usage(content: bytes) -> bytes:
+    """Rule 8."""
+    unused, bits = content[:1], content[1:]
+    if unused > b"\x07" or not any(bits) or bits[-1] % (1 << unused[0]):
+        raise wrong("a key usage that is none")
+    return bits
+
+
+def _number(content: bytes) -> int:
+    """Rule 7."""
+    if not content or content[0] > 0x7F or (content[0] == 0 and content[1:2] < b"\x80" and len(content) > 1):
+        raise wrong("a path length that is none")
+    return int.from_bytes(content, "big")
 
 
 def _key(spki: bytes, least: int) -> keys.Key:
@@ -117,39 +134,48 @@ def _extensions(data: bytes) -> dict[str, bytes]:
     while not listed.empty:
         entry = listed.inner(der.SEQUENCE)
         oid = entry.take(der.OID).hex()
-        critical = entry.option(der.BOOLEAN) == b"\xff"
+        critical = entry.flag()
         value = entry.take(der.OCTETS)
         entry.end()
         if oid in found or oid == _CONSTRAINTS or (critical and oid not in (_BASIC, _USAGE, _PURPOSES, _NAMES)):
             raise wrong(f"extension {oid}")
         found[oid] = value
+    if len(found) > MAX_LISTED:
+        raise wrong("too many extensions")
     return found
 
 
-def _common_names(subject: bytes) -> list[str]:
+def _hosts(found: list[bytes]) -> list[str]:
+    return [name.decode() for name in found if _HOST.fullmatch(name)]
+
+
+def _common_names(subject: bytes) -> list[bytes]:
     found = []
     listed = der.Reader(subject)
     while not listed.empty:
         several = listed.inner(der.SET)
         while not several.empty:
             pair = several.inner(der.SEQUENCE)
-            if pair.take(der.OID).hex() == "550403":
-                found.append(pair.element()[1].decode("latin-1"))
+            oid, value = pair.take(der.OID).hex(), pair.element()[1]
+            pair.end()
+            if oid == "550403":
+                found.append(value)
     return found
 
 
-def _dns_names(data: bytes) -> list[str]:
+def _dns_names(data: bytes) -> list[bytes]:
     found = []
     listed = der.one(data, der.SEQUENCE)
     while not listed.empty:
         tag, content, _ = listed.element()
-        if tag == 0x82:
-            found.append(content.decode("latin-1"))
-    return found
+        found.append((tag, content))
+    if len(found) > MAX_LISTED:
+        raise wrong("too many names")
+    return [content for tag, content in found if tag == 0x82]
 
 
 def read(data: bytes, least: int = 2048) -> Certificate:
-    """Rule 1."""
+    """Rules 1 and 5 to 11."""
     outer = der.one(data, der.SEQUENCE)
     signed = outer.whole(der.SEQUENCE)
     algorithm = outer.take(der.SEQUENCE)
@@ -158,7 +184,7 @@ def read(data: bytes, least: int = 2048) -> Certificate:
     if signature[:1] != b"\0":
         raise wrong("a signature that is none")
     body = der.one(signed, der.SEQUENCE)
-    body.option(0xA0)
+    version = body.option(0xA0)
     body.take(der.INTEGER)
     if body.take(der.SEQUENCE) != algorithm:
         raise wrong("two algorithms")
@@ -168,31 +194,34 @@ def read(data: bytes, least: int = 2048) -> Certificate:
     validity.end()
     subject = body.take(der.SEQUENCE)
     key = _key(body.whole(der.SEQUENCE), least)
-    body.option(0x81)
-    body.option(0x82)
     listed = body.option(0xA3)
     body.end()
+    if listed is not None and version != VERSION_3:
+        raise wrong("extensions in an old version")
     extensions = _extensions(listed) if listed is not None else {}
     authority, path_length = False, None
     if _BASIC in extensions:
         basic = der.one(extensions[_BASIC], der.SEQUENCE)
-        authority = basic.option(der.BOOLEAN) == b"\xff"
+        authority = basic.flag()
         most = basic.option(der.INTEGER)
-        path_length = None if most is None else int.from_bytes(most, "big")
+        path_length = None if most is None else _number(most)
         basic.end()
     usage = None
     if _USAGE in extensions:
         reader = der.Reader(extensions[_USAGE])
-        usage = _bits(reader.take(der.BITS))
+        usage = _usage(reader.take(der.BITS))
         reader.end()
     purposes = None
     if _PURPOSES in extensions:
         several, purposes = der.one(extensions[_PURPOSES], der.SEQUENCE), []
         while not several.empty:
             purposes.append(several.take(der.OID).hex())
-    names = _dns_names(extensions[_NAMES]) if _NAMES in extensions else _common_names(subject)
+        if len(purposes) > MAX_LISTED:
+            raise wrong("too many purposes")
+    common = _common_names(subject)
+    listed_names = _dns_names(extensions[_NAMES]) if _NAMES in extensions else common if len(common) == 1 else []
     made = (signed, algorithm, signature[1:], issuer, subject, begins, ends)
-    return Certificate(*made, key, authority, path_length, usage, purposes, names)
+    return Certificate(*made, key, authority, path_length, usage, purposes, _hosts(listed_names))
 
 
 def from_pem(text: str, least: int = 2048) -> Certificate:

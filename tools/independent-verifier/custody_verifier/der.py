@@ -73,6 +73,13 @@ class Reader:
     def option(self, tag: int) -> bytes | None:
         return self.take(tag) if self.peek() == tag else None
 
+    def flag(self) -> bool:
+        """One whose default is false."""
+        content = self.option(BOOLEAN)
+        if content not in (None, b"\0", b"\xff"):
+            raise wrong("a flag that is neither true nor false")
+        return content == b"\xff"
+
     def whole(self, tag: int) -> bytes:
         begin = self.at
         self.take(tag)

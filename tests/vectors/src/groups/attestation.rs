@@ -1,5 +1,6 @@
 //! What platforms sign of machines, of each kind, and what nobody signed so.
 
+mod certificates;
 mod encodings;
 mod quotes;
 mod tokens;
@@ -211,6 +212,7 @@ pub(super) fn add(set: &mut Set) {
     tokens::tokens(&mut group, &platforms);
     tokens::algorithms(&mut group, &platforms);
     quotes::quotes(&mut group, &platforms);
+    certificates::certificates(&mut group, &platforms);
     encodings::encodings(&mut group, &platforms);
     tables(&mut group, &platforms);
 }

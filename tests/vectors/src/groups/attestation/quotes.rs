@@ -2,6 +2,7 @@
 
 use custody_core::digest::Sha256;
 use custody_core::encoding::base64;
+use custody_core::statement::Attestation;
 use custody_platforms::{Certified, attestation, tpm};
 
 use super::{MISMATCH, Platforms, REGISTERS, UNVERIFIED, plain, refuse};
@@ -84,23 +85,36 @@ pub(super) fn quotes(group: &mut Group<'_>, platforms: &Platforms) {
     certified_quotes(group, platforms, &quote, &pcrs);
 }
 
-/// The key of the quote has a certificate of an authority that the policy pins.
-fn certified_quotes(group: &mut Group<'_>, platforms: &Platforms, quote: &[u8], pcrs: &str) {
-    let signer = &platforms.stranger;
-    let signature = tpm::signature(&signer.sign(quote));
-    let honest = Certified {
+/// What the certificate of an attestation key says.
+pub(super) fn certified() -> Certified {
+    Certified {
         purposes: vec![vec![0x67, 0x81, 0x05, 0x08, 0x03]],
         ..Certified::new("a TPM", false)
-    };
-    let case = |certificate: &[u8]| {
-        let parts = [
-            ("quote", &quote as &dyn AsRef<[u8]>),
-            ("signature", &signature),
-            ("pcrs", &pcrs),
-            ("certificate", &certificate),
-        ];
-        platforms.case(attestation("tpm", &parts))
-    };
+    }
+}
+
+/// A quote by a key that has this certificate.
+pub(super) fn with_certificate(
+    platforms: &Platforms,
+    quote: &[u8],
+    pcrs: &str,
+    certificate: &[u8],
+) -> Attestation {
+    let signature = tpm::signature(&platforms.stranger.sign(quote));
+    let parts = [
+        ("quote", &quote as &dyn AsRef<[u8]>),
+        ("signature", &signature),
+        ("pcrs", &pcrs),
+        ("certificate", &certificate),
+    ];
+    attestation("tpm", &parts)
+}
+
+/// The key of the quote has a certificate of an authority that the policy pins.
+fn certified_quotes(group: &mut Group<'_>, platforms: &Platforms, quote: &[u8], pcrs: &str) {
+    let (signer, honest) = (&platforms.stranger, certified());
+    let case =
+        |certificate: &[u8]| platforms.case(with_certificate(platforms, quote, pcrs, certificate));
     let certify = |certified: &Certified| platforms.root.certify(certified, &signer.public_key());
     let good = certify(&honest);
     group.accept("tpm-certificate", About("a key with a certificate", &[]), &case(&good));
