@@ -293,6 +293,7 @@ fn a_policy_that_asks_for_nonsense_is_refused_at_its_place() {
     };
     assert!(read("builders = 2", "builders = 3").is_ok());
     assert!(read("builders = 2", "builders = 1").is_ok());
+    assert!(read("irrevocable = true", "irrevocable = true\nbuilders = 1").is_ok());
     for (from, to) in [
         ("builders = 2", "builders = 4"),
         ("builders = 2", "builders = 0"),
