@@ -113,7 +113,7 @@ fn of_world(put: &dyn Fn(&str, &[u8])) {
     put("policy", policy_text().as_bytes());
     let floor = Floor { version: 1, policy: world.pin, time: world.now };
     put("floor", floor.to_json().as_bytes());
-    let message = Envelope::unsigned::<PolicyText>(b"policy".to_vec());
+    let message = Envelope::unsigned::<PolicyText>(b"policy");
     let sig = Key::of("alice").ssh(&message).sig;
     put("sshsig", armor(&sig).as_bytes());
     put("sshsig", &sig);

@@ -262,7 +262,7 @@ fn claimed_version(world: &World) -> Option<u64> {
 
 /// The envelope without its signatures.
 fn bare(envelope: &Envelope) -> Envelope {
-    Envelope::unsigned::<Statement>(envelope.unverified_payload().to_vec())
+    Envelope::unsigned::<Statement>(envelope.unverified_payload())
 }
 
 /// A bundle whose first policy is the pin: every file and every task in it is asked about.
