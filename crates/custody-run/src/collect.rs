@@ -51,7 +51,7 @@ pub fn collect(
         .map_err(|error| unavailable(from, &error.into()))?;
     let declared = Declared { patterns: outputs, places: outputs.iter().map(place).collect() };
     let names = declared.select(&declared.find(&root)?)?;
-    let sizes = sizes(&root, &names, limit, store.room()?)?;
+    let sizes = sizes(&root, &names, limit, store.free_bytes()?)?;
     let found: Vec<_> = names.into_iter().zip(sizes).collect();
     let staged = found.into_par_iter().map(|(name, size)| {
         let taken = take(&root, &name, size, sha512, store);

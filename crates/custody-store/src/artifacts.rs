@@ -109,8 +109,8 @@ impl Store {
             && hasher.finish().0.sha256 == *sha256
     }
 
-    /// How many bytes there is room for.
-    pub fn room(&self) -> Result<u64, Refusal> {
+    /// How many bytes the file system of the store still takes.
+    pub fn free_bytes(&self) -> Result<u64, Refusal> {
         let found = rustix::fs::statvfs(self.directory());
         let found = found.map_err(|error| failed(self.directory(), error.into()))?;
         Ok(found.f_bavail.saturating_mul(found.f_frsize))
