@@ -119,6 +119,8 @@ fn a_line_longer_than_any_envelope_is_refused() {
     let refusal = bundle::read_from(text(200 << 20)).unwrap().unwrap_err();
     assert_eq!(refusal.code, Code::ParseSizeExceeded);
     assert!(refusal.at.starts_with("bundle line 1:"), "{refusal}");
+    // an envelope's 64 MiB, and what was read beyond them at once
+    assert_eq!(refusal.found, format!("{} bytes", 68 << 20));
     let refusal = bundle::read_from(text(1 << 20)).unwrap().unwrap_err();
     assert_eq!(refusal.code, Code::ParseJsonInvalid);
 }
